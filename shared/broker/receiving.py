@@ -1,0 +1,110 @@
+"""How a subscription is served, whoever carries the messages: gather a batch, ask the receiver."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from shared.broker.port import Incoming, Outcome, Subscription
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+
+class Arrivals(Generic[T]):
+    """What has arrived for one subscription and was not handed out yet, in queue order.
+
+    Whoever closes it decides that nothing more is handed out; what is left then is ``rest``.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[T] = deque()
+        self._changed = asyncio.Event()
+        self.closed = asyncio.Event()
+
+    def add(self, item: T) -> None:
+        self._waiting.append(item)
+        self._changed.set()
+
+    def add_first(self, item: T) -> None:
+        """Put back what was delivered before, ahead of what was not."""
+        self._waiting.appendleft(item)
+        self._changed.set()
+
+    def close(self) -> None:
+        self.closed.set()
+        self._changed.set()
+
+    def rest(self) -> list[T]:
+        """What was never handed out; it is the caller's from here on."""
+        rest = list(self._waiting)
+        self._waiting.clear()
+        return rest
+
+    async def take(self, subscription: Subscription) -> list[T]:
+        """The next batch, as the subscription wants it filled; empty only once closed."""
+        await self._filled(1)
+        linger = subscription.linger.total_seconds()
+        if linger > 0 and len(self._waiting) < subscription.batch:
+            try:
+                async with asyncio.timeout(linger):
+                    await self._filled(subscription.batch)
+            except TimeoutError:
+                pass  # What has come by now is the batch.
+        if self.closed.is_set():
+            return []
+        size = min(subscription.batch, len(self._waiting))
+        return [self._waiting.popleft() for _ in range(size)]
+
+    async def _filled(self, size: int) -> None:
+        while len(self._waiting) < size and not self.closed.is_set():
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a receiver made of a batch: one outcome for each message, and why if it raised."""
+
+    outcomes: Sequence[Outcome]
+    failure: Exception | None = None
+
+
+async def ask(subscription: Subscription, messages: Sequence[Incoming]) -> Answer:
+    """Hand a batch to the receiver. Whatever it raises means ``RETRY`` for all of it.
+
+    Only a cancellation that is aimed at the calling task passes. A ``CancelledError`` that merely
+    escapes from something the receiver awaited is a failure like any other: let through, it would
+    end the subscription without a sound.
+    """
+    try:
+        outcomes = await subscription.receive(messages)
+        if len(outcomes) != len(messages):
+            raise ValueError(f"{len(outcomes)} outcomes for {len(messages)} messages")  # noqa: TRY301 - a failure of the receiver like any other
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        failure: Exception = RuntimeError("the receiver was cancelled from within")
+        failure.__cause__ = error
+    except Exception as error:  # noqa: BLE001 - the edge: a receiver may raise anything
+        failure = error
+    else:
+        return Answer(outcomes)
+    log.error("receiver_failed", queue=subscription.queue, messages=len(messages), exc_info=failure)
+    return Answer([Outcome.RETRY] * len(messages), failure)
+
+
+async def finished(task: asyncio.Task[None]) -> None:
+    """Wait for a subscription's own task to end by itself, and cut it off if we are cancelled."""
+    try:
+        await asyncio.wait([task])
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    task.result()

@@ -1,0 +1,1 @@
+"""Commands and events: the only coupling between services."""

@@ -1,0 +1,157 @@
+"""Commands: what one service asks of another. Each may carry many items, because batches are cheap."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from shared.contracts.content import Content
+from shared.contracts.model import Command, Contract
+
+
+class Dispatch(Command):
+    """To the dispatcher: these instances have something new to send. Pure news; sweeps repair a loss."""
+
+    TYPE: ClassVar[str] = "dispatch"
+    instance_ids: tuple[UUID, ...]
+
+
+class Transmission(Contract):
+    """One hand-over of one message to the engine.
+
+    ``engine_message_id`` is allocated before the wire and the same for every attempt of a message.
+    """
+
+    transmission_id: UUID
+    message_id: UUID
+    tenant_id: UUID
+    instance_id: UUID
+    attempt: int
+    to: str
+    content: Content
+    engine_message_id: str
+    request_id: str | None = None
+
+
+class Transmit(Command):
+    """To the owner of a shard: hand these over now.
+
+    Repeated by the dispatcher until the hand-over is recorded, so it may come twice; a transmission
+    is carried out once.
+    """
+
+    TYPE: ClassVar[str] = "transmit"
+    shard: int
+    transmissions: tuple[Transmission, ...]
+
+
+class TransmissionOutcome(StrEnum):
+    """What became of a hand-over."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    RETRYABLE = "retryable"
+    UNKNOWN = "unknown"
+
+
+class SettledTransmission(Contract):
+    """How one hand-over ended. ``retry_after`` is in seconds, if WhatsApp named a time."""
+
+    transmission_id: UUID
+    message_id: UUID
+    instance_id: UUID
+    outcome: TransmissionOutcome
+    at: datetime
+    engine_message_id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    retry_after: float | None = None
+    unconfirmed_after: float | None = None
+
+
+class TransmissionsSettled(Command):
+    """To the dispatcher: these hand-overs have ended."""
+
+    TYPE: ClassVar[str] = "transmissions_settled"
+    settled: tuple[SettledTransmission, ...]
+
+
+class Receipt(Contract):
+    """WhatsApp says that a message was sent, delivered or read. May come doubled and in any order."""
+
+    message_id: UUID
+    instance_id: UUID
+    kind: Literal["sent", "delivered", "read"]
+    at: datetime
+
+
+class ReceiptsReported(Command):
+    """To the dispatcher: these receipts have come in."""
+
+    TYPE: ClassVar[str] = "receipts_reported"
+    receipts: tuple[Receipt, ...]
+
+
+class ConnectInstance(Command):
+    """To the owner of a shard: the instance's row says that it should be connected; look at it."""
+
+    TYPE: ClassVar[str] = "connect_instance"
+    instance_id: UUID
+    request_id: str | None = None
+
+
+class DisconnectInstance(Command):
+    """To the owner of a shard: the instance's row says that it should not be connected; look at it."""
+
+    TYPE: ClassVar[str] = "disconnect_instance"
+    instance_id: UUID
+    request_id: str | None = None
+
+
+class ScanSandboxQr(Command):
+    """To the owner of a shard: pretend that a phone scanned this sandbox instance's QR code."""
+
+    TYPE: ClassVar[str] = "scan_sandbox_qr"
+    instance_id: UUID
+
+
+class WriteFromSandboxContact(Command):
+    """To the owner of a shard: have a contact write to, react to, edit or revoke in a sandbox instance.
+
+    ``engine_message_id`` is the new message's, or the target's for the other actions.
+    """
+
+    TYPE: ClassVar[str] = "write_from_sandbox_contact"
+    instance_id: UUID
+    from_: str
+    push_name: str | None = None
+    action: Literal["message", "edit", "revoke", "reaction"] = "message"
+    engine_message_id: str
+    content: Content | None = None
+    emoji: str | None = None
+    reply_to: str | None = None
+
+
+class TestEndpoint(Command):
+    """To webhooks: deliver a ``test`` event to this endpoint now, whatever it subscribes to."""
+
+    TYPE: ClassVar[str] = "test_endpoint"
+    endpoint_id: UUID
+    event_id: UUID
+    request_id: str | None = None
+
+
+COMMANDS: dict[str, type[Command]] = {
+    command.TYPE: command
+    for command in (
+        Dispatch,
+        Transmit,
+        TransmissionsSettled,
+        ReceiptsReported,
+        ConnectInstance,
+        DisconnectInstance,
+        ScanSandboxQr,
+        WriteFromSandboxContact,
+        TestEndpoint,
+    )
+}

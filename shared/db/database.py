@@ -1,0 +1,134 @@
+"""Connections to PostgreSQL: transactions that can be seen, and a small hot pool for batches."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Self
+
+import asyncpg
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shared.errors import Transient
+
+HotConnection = asyncpg.pool.PoolConnectionProxy
+
+# What PostgreSQL and asyncpg raise when the server is away, restarting, full or choosing a victim.
+AWAY = (
+    OSError,
+    TimeoutError,
+    PoolTimeout,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.QueryCanceledError,
+)
+
+
+class Database:
+    """One service's way to PostgreSQL, under its own role.
+
+    ``tx()`` gives a transaction for ordinary statements; ``hot_tx()`` one on a bare asyncpg
+    connection, for statements over arrays where every microsecond counts. Both raise ``Transient``
+    when the database is away.
+    """
+
+    def __init__(self, engine: AsyncEngine, hot: asyncpg.Pool) -> None:
+        self._engine = engine
+        self._hot = hot
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, url: str, *, role: str | None = None, name: str = "waypost", pool: int = 8, hot: int = 4
+    ) -> AsyncIterator[Self]:
+        """Connect lazily to ``url`` (``postgresql://…``), acting as ``role``.
+
+        The login user must be a member of ``role``. Statements end after 30 s, a transaction that
+        sits idle after 60 s, so that nothing can hold a lock for ever.
+        """
+        server = {
+            "application_name": name,
+            "jit": "off",  # costs more than it saves on statements that take a millisecond
+            "statement_timeout": "30s",
+            "idle_in_transaction_session_timeout": "60s",
+        }
+        if role is not None:
+            server["role"] = role
+        engine = create_async_engine(
+            sqlalchemy_url(url),
+            pool_size=pool,
+            max_overflow=0,
+            pool_timeout=10,
+            pool_pre_ping=False,
+            connect_args={"server_settings": server, "timeout": 5},
+        )
+        hot_pool = asyncpg.create_pool(
+            asyncpg_dsn(url), min_size=0, max_size=hot, timeout=5, server_settings=server
+        )
+        try:
+            async with hot_pool:
+                yield cls(engine, hot_pool)
+        finally:
+            await engine.dispose()
+
+    @asynccontextmanager
+    async def tx(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed when the block ends, rolled back when it raises."""
+        try:
+            async with self._engine.begin() as connection:
+                yield connection
+        except (OperationalError, InterfaceError) as error:
+            raise _away(error) from error
+        except DBAPIError as error:
+            cause = getattr(error.orig, "__cause__", None)
+            if isinstance(cause, AWAY) or error.connection_invalidated:
+                raise _away(error) from error
+            raise
+        except AWAY as error:
+            raise _away(error) from error
+
+    @asynccontextmanager
+    async def hot(self) -> AsyncIterator[HotConnection]:
+        """A bare connection, for a single statement that is its own transaction."""
+        try:
+            async with self._hot.acquire(timeout=10) as connection:
+                yield connection
+        except AWAY as error:
+            raise _away(error) from error
+
+    @asynccontextmanager
+    async def hot_tx(self) -> AsyncIterator[HotConnection]:
+        """A transaction on a bare connection."""
+        async with self.hot() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """Return if the database answers. Raises ``Transient``."""
+        async with self.hot() as connection:
+            await connection.fetchval("SELECT 1", timeout=2)
+
+
+def sqlalchemy_url(url: str) -> str:
+    """The same address, for SQLAlchemy over asyncpg."""
+    parsed = make_url(url).set(drivername="postgresql+asyncpg")
+    return parsed.render_as_string(hide_password=False)
+
+
+def asyncpg_dsn(url: str) -> str:
+    """The same address, for asyncpg itself."""
+    parsed = make_url(url).set(drivername="postgresql")
+    return parsed.render_as_string(hide_password=False)
+
+
+def _away(error: Exception) -> Transient:
+    return Transient(
+        f"The database is not available ({type(error).__name__}); try again shortly.",
+        code="ENGINE_UNAVAILABLE",
+    )

@@ -1,0 +1,100 @@
+"""Group commit: callers who come at the same time share one commit, so that it costs each a fraction."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, Self, TypeVar
+
+from shared.errors import Transient
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Flush = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Collects items while a commit is under way and commits them together with the next.
+
+    ``flush`` gets a batch, commits it in one transaction and answers one result for each item. If
+    it fails with anything but ``Transient``, the batch is halved until the failure belongs to one
+    item, so a row's failure fails only its own caller; the others must therefore be safe to be
+    flushed again, which a transaction that rolled back is.
+    """
+
+    def __init__(
+        self, flush: Flush[Item, Result], *, name: str, max_batch: int = 500, max_waiting: int = 20_000
+    ) -> None:
+        self._flush = flush
+        self._name = name
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+
+    @asynccontextmanager
+    async def running(self, *, workers: int = 1) -> AsyncIterator[Self]:
+        """Flush for as long as the context is open; on exit everything that waits is flushed first."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(workers):
+                group.create_task(self._run(), name=f"group-commit:{self._name}:{number}")
+            try:
+                yield self
+            finally:
+                self._closing = True
+                self._wake.set()
+
+    async def submit(self, item: Item) -> Result:
+        """Return the item's result once it is committed.
+
+        Raises what ``flush`` raised for this item, and ``Transient`` if too many are waiting.
+        """
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        """Like ``submit``, for callers who collect futures."""
+        if len(self._waiting) >= self._max_waiting or self._closing:
+            raise Transient("Too much is waiting to be written; try again shortly.")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._wake.set()
+        return future
+
+    async def _run(self) -> None:
+        while True:
+            if not self._waiting:
+                if self._closing:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            batch = self._waiting[: self._max_batch]
+            del self._waiting[: self._max_batch]
+            await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 - it belongs to a caller, who gets it
+            await self._fail(batch, error)
+            return
+        for (_, future), result in zip(batch, results, strict=True):
+            if not future.done():
+                future.set_result(result)
+
+    async def _fail(
+        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
+    ) -> None:
+        if len(batch) == 1 or isinstance(error, Transient):
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        middle = len(batch) // 2
+        await self._settle(batch[:middle])
+        await self._settle(batch[middle:])

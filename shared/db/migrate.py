@@ -1,0 +1,42 @@
+"""Brings a database to the current schema: ``python -m shared.db.migrate``."""
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from pydantic import AliasChoices, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared import settings
+from shared.db.database import sqlalchemy_url
+from shared.db.tables import grants
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class MigrateSettings(BaseSettings):
+    """Where the database is. The user must be able to create schemas and roles."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    database_url: SecretStr = Field(validation_alias=AliasChoices("database_url", "DATABASE_URL"))
+
+
+def config(url: str) -> Config:
+    """Alembic's configuration, without a file of its own."""
+    made = Config()
+    made.set_main_option("script_location", str(MIGRATIONS))
+    made.attributes["url"] = sqlalchemy_url(url)
+    return made
+
+
+async def upgrade(url: str) -> None:
+    """Apply what is missing, then the grants. Safe to be run by several at once: they take turns."""
+    made = config(url)
+    made.attributes["afterwards"] = grants.statements()
+    await asyncio.to_thread(command.upgrade, made, "head")
+
+
+if __name__ == "__main__":
+    asyncio.run(upgrade(settings.read(MigrateSettings).database_url.get_secret_value()))

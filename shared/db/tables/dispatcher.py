@@ -1,0 +1,129 @@
+"""The dispatcher's tables: messages, their transmissions, and the pace of each instance."""
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Identity, Index, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.db.tables.base import Base, Id, Json, Moment, OutboxColumns, Ref, Small, Word
+
+SCHEMA = {"schema": "dispatcher"}
+
+
+class MessageRow(Base):
+    """What somebody wants said, or has said to us.
+
+    ``sequence`` is the order in which messages were accepted. ``transmission_id`` is set while one
+    is in flight. ``parked`` keeps a message out of the claim index while an earlier one of its chat
+    is in line; settling that one unparks it. ``due_at`` is when it may next be tried, or when an
+    unconfirmed one is given up. ``priority`` is 0 high, 1 normal, 2 low.
+    """
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        Index(
+            "ix_messages_ready",
+            "instance_id",
+            "priority",
+            "sequence",
+            postgresql_where=text(
+                "status IN ('queued', 'retrying') AND transmission_id IS NULL AND NOT parked"
+            ),
+        ),
+        Index(
+            "ix_messages_line",
+            "instance_id",
+            "chat",
+            "priority",
+            "sequence",
+            postgresql_where=text("status IN ('queued', 'sending', 'retrying')"),
+        ),
+        Index(
+            "ix_messages_due", "due_at", postgresql_where=text("status IN ('scheduled', 'unconfirmed')")
+        ),
+        Index(
+            "ix_messages_expiring",
+            "expires_at",
+            postgresql_where=text("status IN ('scheduled', 'queued', 'retrying')"),
+        ),
+        Index(None, "tenant_id", "id"),
+        Index(None, "instance_id", "id"),
+        # Status and receipts change most rows four times; room on the page keeps half of those cheap.
+        {"schema": "dispatcher", "postgresql_with": {"fillfactor": "80"}},
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[Ref]
+    shard: Mapped[Small]
+    direction: Mapped[Word]
+    chat: Mapped[Word]
+    sender: Mapped[Word]
+    recipient: Mapped[Word]
+    type: Mapped[Word]
+    content: Mapped[Json]
+    identity: Mapped[Json | None]
+    metadata_: Mapped[Json | None] = mapped_column("metadata")
+    status: Mapped[Word]
+    priority: Mapped[Small]
+    sequence: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    parked: Mapped[bool] = mapped_column(server_default=text("false"))
+    attempts: Mapped[Small] = mapped_column(server_default=text("0"))
+    transmission_id: Mapped[UUID | None]
+    engine_message_id: Mapped[Word | None]
+    on_unknown: Mapped[Word]
+    error_code: Mapped[Word | None]
+    error_message: Mapped[Word | None]
+    request_id: Mapped[Word | None]
+    due_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    created_at: Mapped[Moment]
+    sent_at: Mapped[Moment | None]
+    delivered_at: Mapped[Moment | None]
+    read_at: Mapped[Moment | None]
+    failed_at: Mapped[Moment | None]
+
+
+class TransmissionRow(Base):
+    """One hand-over of a message to an engine. ``paced_until`` says that limits made it wait, and how long."""
+
+    __tablename__ = "transmissions"
+    __table_args__ = (
+        Index(None, "message_id"),
+        Index(None, "instance_id", "created_at"),
+        Index(
+            "ix_transmissions_open", "published_at", postgresql_where=text("outcome IS NULL")
+        ),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    message_id: Mapped[Ref]
+    instance_id: Mapped[Ref]
+    shard: Mapped[Small]
+    attempt: Mapped[Small]
+    created_at: Mapped[Moment]
+    published_at: Mapped[Moment]
+    paced_until: Mapped[Moment | None]
+    outcome: Mapped[Word | None]
+    code: Mapped[Word | None]
+    detail: Mapped[Word | None]
+    settled_at: Mapped[Moment | None]
+
+
+class PacingRow(Base):
+    """The lock under which one instance's messages are claimed, and until when its limits hold it back."""
+
+    __tablename__ = "pacing"
+    __table_args__ = (SCHEMA,)
+
+    instance_id: Mapped[Id]
+    paced_until: Mapped[Moment | None]
+    throttled_until: Mapped[Moment | None]
+
+
+class DispatcherOutboxRow(OutboxColumns, Base):
+    """What the dispatcher has promised to tell."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (SCHEMA,)

@@ -1,0 +1,187 @@
+"""The gateway's tables: accounts, instances, keys, endpoints, idempotency and the event log."""
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.db.tables.base import Base, Id, Json, Moment, OutboxColumns, Ref, Small, Word
+
+SCHEMA = {"schema": "gateway"}
+
+
+class OrganizationRow(Base):
+    """The tenant: who pays, and whose data is nobody else's. ``timezone`` is an IANA name."""
+
+    __tablename__ = "organizations"
+    __table_args__ = (SCHEMA,)
+
+    id: Mapped[Id]
+    name: Mapped[Word]
+    timezone: Mapped[Word]
+    plan: Mapped[Word]
+    created_at: Mapped[Moment]
+
+
+class UserRow(Base):
+    """A person who signs in. ``email`` is stored in lower case."""
+
+    __tablename__ = "users"
+    __table_args__ = (UniqueConstraint("email"), Index(None, "tenant_id"), SCHEMA)
+
+    id: Mapped[Id]
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
+    email: Mapped[Word]
+    name: Mapped[Word]
+    password_hash: Mapped[Word]
+    role: Mapped[Word]
+    active: Mapped[bool]
+    created_at: Mapped[Moment]
+
+
+class RefreshTokenRow(Base):
+    """One refresh token of a family, by its SHA-256. Using a spent one revokes the whole family."""
+
+    __tablename__ = "refresh_tokens"
+    __table_args__ = (
+        UniqueConstraint("token_hash"),
+        Index(None, "family_id"),
+        Index(None, "user_id"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    family_id: Mapped[Ref]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.users.id"))
+    token_hash: Mapped[bytes]
+    created_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    spent_at: Mapped[Moment | None]
+    revoked_at: Mapped[Moment | None]
+
+
+class InstanceRow(Base):
+    """One WhatsApp connection of a tenant.
+
+    ``connected`` is what the tenant wants; what is so stands in ``sessions.session_states``.
+    ``guard`` holds the limits that protect the number and its recipients: ``perMinute``,
+    ``perHour``, ``perDay``, zero meaning no limit.
+    """
+
+    __tablename__ = "instances"
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index("ix_instances_shard", "shard", postgresql_where=text("deleted_at IS NULL")),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
+    name: Mapped[Word]
+    engine: Mapped[Word]
+    phone_number: Mapped[Word | None]
+    settings: Mapped[Json]
+    guard: Mapped[Json]
+    shard: Mapped[Small]
+    connected: Mapped[bool]
+    created_at: Mapped[Moment]
+    updated_at: Mapped[Moment]
+    deleted_at: Mapped[Moment | None]
+
+
+class InstanceKeyRow(Base):
+    """A key that acts as one instance: only its SHA-256 is here. ``rate_limit`` is requests an hour."""
+
+    __tablename__ = "instance_keys"
+    __table_args__ = (UniqueConstraint("key_hash"), Index(None, "instance_id", "id"), SCHEMA)
+
+    id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.instances.id"))
+    name: Mapped[Word]
+    key_hash: Mapped[bytes]
+    hint: Mapped[Word]
+    permissions: Mapped[Json]
+    rate_limit: Mapped[int]
+    created_at: Mapped[Moment]
+    expires_at: Mapped[Moment | None]
+    revoked_at: Mapped[Moment | None]
+    last_used_at: Mapped[Moment | None]
+
+
+class WebhookRow(Base):
+    """A customer's URL. Without ``instance_id`` it gets the events of all the tenant's instances.
+
+    ``is_primary`` marks the one webhook that ``/api/webhook`` manages for its instance.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index(
+            "uq_webhooks_primary", "instance_id", unique=True, postgresql_where=text("is_primary")
+        ),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
+    instance_id: Mapped[UUID | None] = mapped_column(ForeignKey("gateway.instances.id"))
+    is_primary: Mapped[bool]
+    url: Mapped[Word]
+    events: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    secret: Mapped[Word]
+    active: Mapped[bool]
+    created_at: Mapped[Moment]
+    updated_at: Mapped[Moment]
+
+
+class IdempotencyRow(Base):
+    """The first answer to a keyed request.
+
+    Neither the key nor the answer can be read here: the key is a SHA-256, and ``response`` is
+    sealed under the key itself, because it may hold a secret that is shown only once.
+    """
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index(None, "expires_at"), SCHEMA)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    fingerprint: Mapped[bytes]
+    status: Mapped[Small]
+    response: Mapped[bytes]
+    created_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+
+
+class EventRow(Base):
+    """One event of the log that ``GET /api/events`` pages through.
+
+    ``sequence`` is given out under a lock, so a row with a lower number never appears after one
+    with a higher number has been seen.
+    """
+
+    __tablename__ = "events"
+    __table_args__ = (
+        UniqueConstraint("id"),
+        Index(None, "tenant_id", "sequence"),
+        Index(None, "time"),
+        SCHEMA,
+    )
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[Ref]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[UUID | None]
+    type: Mapped[Word]
+    time: Mapped[Moment]
+    body: Mapped[bytes]
+
+
+class GatewayOutboxRow(OutboxColumns, Base):
+    """What the gateway has promised to tell."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (SCHEMA,)

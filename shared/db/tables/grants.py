@@ -1,0 +1,68 @@
+"""Who may do what to which table: the ownership of the architecture, enforced by PostgreSQL.
+
+Each service's role owns nothing; it may read and write every table of its own schema, and beyond
+that only what stands here, which is what its charter says.
+"""
+
+SERVICES = ("gateway", "dispatcher", "sessions", "webhooks", "stats")
+
+
+def role(service: str) -> str:
+    """The database role of a service."""
+    return f"waypost_{service}"
+
+
+# (service, privilege, table of another service)
+FOREIGN: tuple[tuple[str, str, str], ...] = (
+    ("gateway", "SELECT, INSERT", "dispatcher.messages"),
+    ("gateway", "SELECT", "dispatcher.transmissions"),
+    ("gateway", "SELECT", "dispatcher.pacing"),
+    ("gateway", "SELECT", "sessions.session_states"),
+    ("gateway", "SELECT", "sessions.handovers"),
+    ("gateway", "SELECT", "webhooks.deliveries"),
+    ("gateway", "SELECT", "webhooks.attempts"),
+    ("gateway", "SELECT", "webhooks.endpoint_health"),
+    ("gateway", "SELECT", "stats.daily_counters"),
+    ("dispatcher", "SELECT", "gateway.instances"),
+    ("dispatcher", "SELECT", "sessions.session_states"),
+    ("dispatcher", "SELECT", "sessions.handovers"),
+    ("sessions", "SELECT", "gateway.instances"),
+    ("webhooks", "SELECT", "gateway.webhooks"),
+    ("webhooks", "SELECT", "gateway.instances"),
+    ("stats", "SELECT", "gateway.organizations"),
+)
+
+
+def statements() -> list[str]:
+    """What makes it so, on any database and however often it runs."""
+    made = []
+    for service in SERVICES:
+        name = role(service)
+        made += [
+            _create_role(name),
+            f"REVOKE ALL ON SCHEMA {service} FROM PUBLIC",
+            f"GRANT USAGE ON SCHEMA {service} TO {name}",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {service} TO {name}",
+            f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {service} TO {name}",
+        ]
+    for service, privilege, table in FOREIGN:
+        made += [
+            f"GRANT USAGE ON SCHEMA {table.split('.')[0]} TO {role(service)}",
+            f"GRANT {privilege} ON {table} TO {role(service)}",
+        ]
+    return made
+
+
+def _create_role(name: str) -> str:
+    # Roles belong to the whole cluster, so two databases being migrated at once may both try.
+    return f"""
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
+                CREATE ROLE {name} NOLOGIN;
+            END IF;
+            IF NOT pg_has_role(CURRENT_USER, '{name}', 'MEMBER') THEN
+                GRANT {name} TO CURRENT_USER;
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+        END $$
+    """

@@ -1,0 +1,140 @@
+"""The session service's tables: who owns which shard, what each session is, and the sandbox's world."""
+
+from uuid import UUID
+
+from sqlalchemy import Index, SmallInteger, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.db.tables.base import Base, Big, Id, Json, Moment, OutboxColumns, Ref, Sequence, Small, Word
+
+SCHEMA = {"schema": "sessions"}
+
+
+class ShardRow(Base):
+    """A lease on one shard. Only the database's clock decides; ``epoch`` fences whoever lost it."""
+
+    __tablename__ = "shards"
+    __table_args__ = (SCHEMA,)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    owner: Mapped[Word | None]
+    epoch: Mapped[Big]
+    lease_until: Mapped[Moment]
+
+
+class ReplicaRow(Base):
+    """A live session process; its share of the shards depends on how many there are."""
+
+    __tablename__ = "replicas"
+    __table_args__ = (SCHEMA,)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[Moment]
+    heartbeat_at: Mapped[Moment]
+    draining: Mapped[bool]
+
+
+class SessionStateRow(Base):
+    """What is so with an instance's connection; written by its shard's owner under the epoch."""
+
+    __tablename__ = "session_states"
+    __table_args__ = (SCHEMA,)
+
+    instance_id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    shard: Mapped[Small]
+    epoch: Mapped[Big]
+    version: Mapped[Big]
+    status: Mapped[Word]
+    phone_number: Mapped[Word | None]
+    device_info: Mapped[Json | None]
+    since: Mapped[Moment]
+    last_error: Mapped[Word | None]
+    qr_code: Mapped[Word | None]
+    qr_expires_at: Mapped[Moment | None]
+
+
+class HandoverRow(Base):
+    """A transmission that was handed to an engine: inserted before the wire, settled after it.
+
+    Its primary key is what makes a repeated command harmless; its open rows are what a new owner
+    settles as unknown.
+    """
+
+    __tablename__ = "handovers"
+    __table_args__ = (
+        Index(None, "instance_id", "engine_message_id"),
+        Index("ix_handovers_open", "shard", postgresql_where=text("outcome IS NULL")),
+        Index(None, "handed_over_at"),
+        SCHEMA,
+    )
+
+    transmission_id: Mapped[Id]
+    message_id: Mapped[Ref]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[Ref]
+    shard: Mapped[Small]
+    epoch: Mapped[Big]
+    engine_message_id: Mapped[Word]
+    handed_over_at: Mapped[Moment]
+    outcome: Mapped[Word | None]
+    settled_at: Mapped[Moment | None]
+
+
+class InboundRow(Base):
+    """An inbound stanza that has been recorded: the same one again is acknowledged and forgotten."""
+
+    __tablename__ = "inbound"
+    __table_args__ = (Index(None, "seen_at"), SCHEMA)
+
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    stanza_key: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[Moment]
+
+
+class SessionsOutboxRow(OutboxColumns, Base):
+    """What the session service has promised to tell."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (SCHEMA,)
+
+
+class SandboxAccountRow(Base):
+    """A number of the sandbox's WhatsApp and the instance that has linked it."""
+
+    __tablename__ = "sandbox_accounts"
+    __table_args__ = (Index(None, "instance_id"), SCHEMA)
+
+    phone: Mapped[str] = mapped_column(primary_key=True)
+    instance_id: Mapped[Ref]
+    linked_at: Mapped[Moment]
+
+
+class SandboxWireRow(Base):
+    """Every message that was put on the sandbox's wire, in order: the witness that tests ask."""
+
+    __tablename__ = "sandbox_wire"
+    __table_args__ = (Index(None, "instance_id", "engine_message_id"), SCHEMA)
+
+    id: Mapped[Sequence]
+    instance_id: Mapped[Ref]
+    shard: Mapped[Small]
+    epoch: Mapped[Big]
+    engine_message_id: Mapped[Word]
+    sender: Mapped[Word]
+    recipient: Mapped[Word]
+    body: Mapped[Json]
+    at: Mapped[Moment]
+
+
+class SandboxStanzaRow(Base):
+    """What the sandbox's server has for an account: given out when due, kept until acknowledged."""
+
+    __tablename__ = "sandbox_stanzas"
+    __table_args__ = (Index(None, "instance_id", "due_at"), SCHEMA)
+
+    id: Mapped[Sequence]
+    instance_id: Mapped[Ref]
+    due_at: Mapped[Moment]
+    body: Mapped[dict[str, object]] = mapped_column(JSONB)

@@ -1,0 +1,34 @@
+"""The statistics service's tables: counters, and the inbox that makes each event count once."""
+
+from datetime import date
+from uuid import UUID
+
+from sqlalchemy import Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from shared.db.tables.base import Base, Big, Id, Moment
+
+SCHEMA = {"schema": "stats"}
+
+
+class DailyCounterRow(Base):
+    """How often something happened on one day of the tenant's time zone."""
+
+    __tablename__ = "daily_counters"
+    __table_args__ = (SCHEMA,)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[Big]
+
+
+class StatsInboxRow(Base):
+    """An event that has been counted; kept longer than any event can still be repeated."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (Index(None, "seen_at"), SCHEMA)
+
+    event_id: Mapped[Id]
+    seen_at: Mapped[Moment]

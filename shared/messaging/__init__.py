@@ -1,0 +1,1 @@
+"""Between the broker and the tables: outbox, inbox, and consumers of one message or of many."""

@@ -1,0 +1,33 @@
+"""Metrics that every service has. Declared on a registry that is passed in, since embedded runs five."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class MessagingMetrics:
+    """What passes through a service's outbox and consumers, and when its loops last succeeded."""
+
+    def __init__(self, service: str, registry: CollectorRegistry) -> None:
+        prefix = f"waypost_{service}"
+        self.published = Counter(
+            f"{prefix}_outbox_published_total", "Outbox rows published.", registry=registry
+        )
+        self.outbox_age = Gauge(
+            f"{prefix}_outbox_oldest_age_seconds", "Age of the oldest outbox row.", registry=registry
+        )
+        self.handled = Counter(
+            f"{prefix}_messages_handled_total",
+            "Broker messages handled.",
+            ["source", "outcome"],
+            registry=registry,
+        )
+        self.handling_seconds = Histogram(
+            f"{prefix}_message_handling_seconds",
+            "Time to handle a batch of broker messages.",
+            registry=registry,
+        )
+        self.loop_succeeded = Gauge(
+            f"{prefix}_loop_last_success_timestamp_seconds",
+            "When a loop last finished a step.",
+            ["loop"],
+            registry=registry,
+        )

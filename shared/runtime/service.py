@@ -1,0 +1,53 @@
+"""What a service is to the runtime, and what the runtime gives to a service."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from shared.broker.port import Broker, Subscription
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.health import Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What every service is built on; ``build`` takes it apart, and nothing deeper sees it."""
+
+    database: Database
+    broker: Broker
+    clock: Clock
+    registry: CollectorRegistry
+    health: Health
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """Something that runs until it is cancelled. If it ends by itself the process is stopped."""
+
+    name: str
+    run: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """An HTTP application and where it listens."""
+
+    app: web.Application
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """The parts of one service, in the order in which they are entered; they are left in reverse."""
+
+    name: str
+    health: Health
+    resources: Sequence[AbstractAsyncContextManager[object]] = ()
+    loops: Sequence[Loop] = ()
+    subscriptions: Sequence[Subscription] = ()
+    listener: Listener | None = None
