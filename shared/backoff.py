@@ -9,5 +9,5 @@ def exponential(attempt: int, *, base: timedelta, cap: timedelta, jitter: float)
     ``jitter`` is a number from -1 to 1, drawn by the caller; the wait moves by up to a fifth with it, so that
     those who failed together do not return together.
     """
-    doubled = base * 2 ** min(attempt - 1, 32)
+    doubled: timedelta = base * float(2 ** min(attempt - 1, 32))
     return min(doubled, cap) * (1 + 0.2 * jitter)

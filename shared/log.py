@@ -8,6 +8,7 @@ from typing import Literal, cast
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+from typing_extensions import override
 
 # Fields that never appear, whatever somebody logs.
 SECRET = frozenset(
@@ -87,6 +88,7 @@ def _dumps(event: EventDict, **_options: object) -> bytes:
 class _Forward(logging.Handler):
     """Sends what libraries log through the same processors, so that it is masked as well."""
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
             record.levelno,

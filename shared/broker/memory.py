@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import lru_cache
-from itertools import chain
 from typing import assert_never
 
 from shared.backoff import exponential
@@ -224,9 +223,9 @@ class MemoryBroker:
             raise failure
 
     def _abandon(self, entry: _Entry) -> None:
-        for child in entry.children:
-            self._abandon(child)
         if entry.settled.is_set():
+            for child in entry.children:
+                self._abandon(child)
             return
         if entry.attempt:
             self._abandoned[entry.key] = entry
@@ -294,20 +293,16 @@ class MemoryBroker:
 @lru_cache(maxsize=4096)
 def _matches(pattern: str, key: str) -> bool:
     """Whether a topic pattern takes a key: ``*`` is one word, ``#`` any number, none included."""
-    ends = {0}  # How many words of the pattern may be used up after the words seen so far.
-    words = pattern.split(".")
-    for word in chain([None], key.split(".")):
-        if word is not None:
-            ends = {
-                end if words[end] == "#" else end + 1
-                for end in ends
-                if end < len(words) and words[end] in ("#", "*", word)
-            }
-        for end in sorted(ends):
-            while end < len(words) and words[end] == "#":
-                end += 1
-                ends.add(end)
-    return len(words) in ends
+    return _words_match(pattern.split("."), key.split("."))
+
+
+def _words_match(pattern: Sequence[str], key: Sequence[str]) -> bool:
+    if not pattern:
+        return not key
+    first, rest = pattern[0], pattern[1:]
+    if first == "#":
+        return any(_words_match(rest, key[taken:]) for taken in range(len(key) + 1))
+    return bool(key) and first in ("*", key[0]) and _words_match(rest, key[1:])
 
 
 _: type[Broker] = MemoryBroker

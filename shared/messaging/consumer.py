@@ -40,6 +40,29 @@ def commands(
     return _settled(handle, metrics)
 
 
+def command_batches(
+    handlers: Mapping[type[Command], Callable[..., Awaitable[None]]], *, metrics: MessagingMetrics
+) -> Receiver:
+    """A receiver that hands each handler all commands of its type in a batch, as one list.
+
+    For hot paths, where one transaction serves many commands. Handlers run in the order in which
+    they are given here, whatever the order of the commands, and must stand repetition.
+    """
+
+    async def handle(messages: Sequence[Incoming]) -> None:
+        read: dict[type[Command], list[Command]] = {command: [] for command in handlers}
+        for message in messages:
+            command = COMMANDS.get(message.type)
+            if command not in read:
+                raise Rejected(f"The command {message.type} is not for this queue.")
+            read[command].append(command.model_validate_json(message.body))
+        for command, batch in read.items():
+            if batch:
+                await handlers[command](batch)
+
+    return _settled(handle, metrics)
+
+
 def events(
     handler: Callable[[Sequence[Emitted]], Awaitable[None]], *, metrics: MessagingMetrics
 ) -> Receiver:

@@ -114,7 +114,7 @@ class EmbeddedPostgres:
             self._create()
         self._check_version()
         self._end_survivors()
-        self._forget_stranger()
+        self._forget_strangers()
         self._sockets = self._socket_folder()
         settings = {**self._settings, "unix_socket_directories": str(self._sockets)}
         options = shlex.join(f"--{name}={value}" for name, value in settings.items())
@@ -148,7 +148,8 @@ class EmbeddedPostgres:
 
     def _end_survivors(self) -> None:
         """Stop the server, ours or one that outlived its process, and whatever is left of it."""
-        if any(process.pid == self._postmaster() for process in self._survivors()):
+        postmaster = _written(self._data / "postmaster.pid")
+        if any(process.pid == postmaster for process in self._survivors()):
             with suppress(PostgresNotStarted):  # what did not stop in time is killed below
                 self._control("stop", f"--timeout={_STOP_SECONDS}", "--mode=fast")
         # Backends without a postmaster end by themselves unless a statement keeps them, and until
@@ -167,20 +168,16 @@ class EmbeddedPostgres:
                     found.append(process)
         return found
 
-    def _forget_stranger(self) -> None:
-        """Remove a pid file whose number now belongs to some other program.
+    def _forget_strangers(self) -> None:
+        """Remove pid files whose number is some other program's by now, or a zombie's.
 
-        PostgreSQL would take that for itself. Its own stale files it recognises, and better.
+        PostgreSQL would take either for itself. Other stale files it recognises, and better than
+        we do: it also looks whether its shared memory is still in use.
         """
-        pid = self._postmaster()
-        if pid is not None and psutil.pid_exists(pid):
-            (self._data / "postmaster.pid").unlink()
-
-    def _postmaster(self) -> int | None:
-        try:
-            return int((self._data / "postmaster.pid").read_text().split(maxsplit=1)[0])
-        except (FileNotFoundError, IndexError, ValueError):
-            return None
+        for path in (self._data / "postmaster.pid", self._folder / f"{_SOCKET}.lock"):
+            pid = _written(path)
+            if pid is not None and psutil.pid_exists(pid):
+                path.unlink()
 
     def _socket_folder(self) -> Path:
         """Ours, or a new one in the folder for temporary files if the path is too long or odd."""
@@ -245,3 +242,11 @@ def _locked(path: Path) -> IO[str]:
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
+
+
+def _written(pid_file: Path) -> int | None:
+    """The process that the file names, if there is such a file."""
+    try:
+        return int(pid_file.read_text().split(maxsplit=1)[0])
+    except (FileNotFoundError, IndexError, ValueError):
+        return None

@@ -1,4 +1,4 @@
-"""Where the embedded PostgreSQL lives, and as whom: it refuses to be root and must reach its files."""
+"""Where the embedded PostgreSQL lives and as whom: it refuses to be root, and must be let in."""
 
 import os
 import pwd
@@ -54,7 +54,7 @@ def account_for(folder: Path) -> Account:
 
 
 def open_folder(folder: Path, account: Account) -> Path:
-    """``folder``, made if need be, where ``account`` can reach it and nobody else can look inside.
+    """``folder``, made if need be, where ``account`` can reach it.
 
     A home directory is closed to other accounts. Rather than open it, the folder then becomes a
     symbolic link to one elsewhere, so that it is found again and removing the link starts afresh.
@@ -67,8 +67,8 @@ def open_folder(folder: Path, account: Account) -> Path:
         else:
             folder.unlink(missing_ok=True)  # a link to what has been removed
             folder.symlink_to(tempfile.mkdtemp(prefix="waypost-", dir=_OPEN_PLACE))
-        account.give(folder.resolve())
     folder = folder.resolve()
+    account.give(folder)
     if not os.access(folder, os.W_OK | os.X_OK) or not _may_pass(folder, account):
         raise PostgresNotStarted(
             f"{folder} or a folder above it is closed to the account with id {account.uid}:"

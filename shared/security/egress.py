@@ -7,6 +7,7 @@ and so leaves no gap between check and use for DNS rebinding: it is the one that
 redirect, proxy or cookie is ever followed or kept, for each would leave through another door.
 """
 
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -36,7 +37,8 @@ AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, st
 _LONGEST_URL = 2048
 _LONGEST_LINE = 8190
 _FIRST_OPEN_PORT = 1024
-_ENDS_IN_NUMBER = set("0123456789")
+_DIGITS = frozenset("0123456789")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
 class AddressRefused(OSError):
@@ -71,7 +73,7 @@ class EgressPolicy:
         """The URL, if it may be called as far as can be told without DNS; else ``UrlRefused``."""
         if len(text) > _LONGEST_URL:
             raise UrlRefused(f"The URL is longer than {_LONGEST_URL} characters; shorten it.")
-        if "\\" in text or any(ord(char) <= 0x20 or ord(char) == 0x7F for char in text):
+        if "\\" in text or _UNPRINTABLE.search(text):
             # Parsers disagree about these, and disagreement is how hosts are smuggled.
             raise UrlRefused("The URL holds a space, backslash or control character; encode it.")
         try:
@@ -94,7 +96,7 @@ class EgressPolicy:
         literal = _is_address(host)
         if literal and not self.permits(host):
             raise UrlRefused("The URL leads to a private address; use one that is public.")
-        if not literal and host.rpartition(".")[2][:1] in _ENDS_IN_NUMBER:
+        if not literal and host.rpartition(".")[2][:1] in _DIGITS:
             # 0x7f.1 or 127.1: not a name, but some resolvers would make an address of it.
             raise UrlRefused("The host is not a name; write its name or all of its address.")
         opened = literal and not permitted(host)

@@ -21,7 +21,7 @@ _SCHEME = "v1"
 Algorithm = Literal["sha256", "sha512"]
 
 
-class BadSignature(Exception):  # noqa: N818 - our families are not called Error
+class BadSignature(Exception):
     """Not signed by whoever knows the secret, or not recently enough."""
 
 

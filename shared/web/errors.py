@@ -12,10 +12,8 @@ from datetime import timedelta
 from http import HTTPStatus
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from shared import errors
-from shared.web.problems import fields_of
 
 _BY_TYPE: Mapping[type[BaseException], int] = {
     errors.Rejected: 422,
@@ -49,7 +47,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "PAYLOAD_TOO_LARGE": (413, "The body is larger than 1048576 bytes; send less."),
     "UNSUPPORTED_MEDIA_TYPE": (415, "Send the body as application/json."),
     "VALIDATION_FAILED": (422, "Some fields are not valid; see `data.fields`."),
-    "IDEMPOTENCY_MISMATCH": (422, "This Idempotency-Key was used with another body; use a new one."),
+    "IDEMPOTENCY_MISMATCH": (422, "This Idempotency-Key came with another body; use a new one."),
     "RATE_LIMIT_EXCEEDED": (429, "Too many requests; wait as long as Retry-After says."),
     "QUOTA_EXCEEDED": (429, "The plan's messages for this month are used up; see `data.resetsAt`."),
     "INTERNAL_SERVER_ERROR": (500, "Something went wrong here; quote the request id to support."),
@@ -97,14 +95,15 @@ def status_of(error: errors.PlatformError) -> int:
 
 
 def problem_of(error: BaseException, *, method: str, path: str) -> Problem:
-    """What to answer for ``error``; never a word about what only we should know."""
+    """What to answer for ``error``; never a word about what only we should know.
+
+    A bare pydantic ``ValidationError`` is a bug like any other: what callers send is read by
+    ``shared.web.body``, which raises ``Rejected``, so a bare one is about data of our own, and a
+    422 would blame the caller for it.
+    """
     match error:
         case errors.PlatformError():
             return _of_platform(error)
-        case ValidationError():
-            return Problem(
-                422, "VALIDATION_FAILED", CODES["VALIDATION_FAILED"][1], {"fields": fields_of(error)}
-            )
         case web.HTTPException():
             return _of_aiohttp(error, method=method, path=path)
         case _:

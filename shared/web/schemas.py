@@ -14,7 +14,7 @@ Instant = Annotated[
         {"type": "string", "format": "date-time", "examples": ["2026-01-15T10:30:00.000Z"]}
     ),
 ]
-"""A time in a request or an answer: with an offset coming in, in UTC with milliseconds going out."""
+"""A time: with any offset in a request, in UTC with milliseconds in an answer."""
 
 
 class ApiModel(BaseModel):
@@ -44,5 +44,3 @@ class ApiView(BaseModel):
         extra="forbid",
         frozen=True,
     )
-
-

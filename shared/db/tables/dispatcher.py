@@ -39,6 +39,14 @@ class MessageRow(Base):
             postgresql_where=text("status IN ('queued', 'sending', 'retrying')"),
         ),
         Index(
+            "ix_messages_parked",
+            "instance_id",
+            "chat",
+            "priority",
+            "sequence",
+            postgresql_where=text("parked AND status IN ('queued', 'retrying')"),
+        ),
+        Index(
             "ix_messages_due", "due_at", postgresql_where=text("status IN ('scheduled', 'unconfirmed')")
         ),
         Index(
@@ -92,7 +100,10 @@ class TransmissionRow(Base):
         Index(None, "message_id"),
         Index(None, "instance_id", "created_at"),
         Index(
-            "ix_transmissions_open", "published_at", postgresql_where=text("outcome IS NULL")
+            "ix_transmissions_open",
+            "instance_id",
+            "published_at",
+            postgresql_where=text("outcome IS NULL"),
         ),
         SCHEMA,
     )

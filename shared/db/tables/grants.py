@@ -26,6 +26,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("dispatcher", "SELECT", "gateway.instances"),
     ("dispatcher", "SELECT", "sessions.session_states"),
     ("dispatcher", "SELECT", "sessions.handovers"),
+    ("dispatcher", "SELECT", "sessions.shards"),
     ("sessions", "SELECT", "gateway.instances"),
     ("webhooks", "SELECT", "gateway.webhooks"),
     ("webhooks", "SELECT", "gateway.instances"),

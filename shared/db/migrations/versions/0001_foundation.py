@@ -86,6 +86,14 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('queued', 'sending', 'retrying')"),
     )
     op.create_index(
+        "ix_messages_parked",
+        "messages",
+        ["instance_id", "chat", "priority", "sequence"],
+        unique=False,
+        schema="dispatcher",
+        postgresql_where=sa.text("parked AND status IN ('queued', 'retrying')"),
+    )
+    op.create_index(
         "ix_messages_ready",
         "messages",
         ["instance_id", "priority", "sequence"],
@@ -156,7 +164,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_transmissions_open",
         "transmissions",
-        ["published_at"],
+        ["instance_id", "published_at"],
         unique=False,
         schema="dispatcher",
         postgresql_where=sa.text("outcome IS NULL"),
@@ -760,6 +768,12 @@ def downgrade() -> None:
         postgresql_where=sa.text(
             "status IN ('queued', 'retrying') AND transmission_id IS NULL AND NOT parked"
         ),
+    )
+    op.drop_index(
+        "ix_messages_parked",
+        table_name="messages",
+        schema="dispatcher",
+        postgresql_where=sa.text("parked AND status IN ('queued', 'retrying')"),
     )
     op.drop_index(
         "ix_messages_line",

@@ -1,0 +1,66 @@
+PYTHON := .venv/bin/python
+BIN := .venv/bin
+# What must be installed to run, and to work on it. Either is made once per version of its lock.
+RUN := .venv/.run-installed
+DEV := .venv/.dev-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo up down test test-fast fault bench fmt lint types validate migrate \
+	revision docs check
+
+help: ## Show this.
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(RUN) ## Everything in one process: PostgreSQL included, no phone needed.
+	$(PYTHON) -m services
+
+demo: $(RUN) ## Send a message through a running Waypost and watch it arrive.
+	$(PYTHON) docs/examples/demo.py
+
+up: $(RUN) ## The five services as processes; needs DATABASE_URL and AMQP_URL.
+	deploy/up.sh
+
+down: ## Stop what 'make up' has started.
+	deploy/down.sh
+
+test: $(DEV) ## What the README promises: all suites but those that break things on purpose.
+	$(PYTHON) -m pytest tests/unit tests/contract tests/integration tests/e2e
+
+test-fast: $(DEV) ## Unit and contract tests, in memory.
+	$(PYTHON) -m pytest tests/unit tests/contract -k 'not rabbitmq'
+
+fault: $(DEV) ## What is lost or doubled when something dies.
+	$(PYTHON) -m pytest tests/fault
+
+bench: $(DEV) ## Measure throughput and latency.
+	$(PYTHON) -m tests.load.bench
+
+fmt: $(DEV) ## Format and fix what can be fixed.
+	$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+lint: $(DEV) ## Style, spelling, and who may import whom.
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports
+
+types: $(DEV) ## Check types.
+	$(BIN)/mypy
+
+validate: $(DEV) ## Check what deploys: image, compose file, manifests.
+	deploy/validate.sh
+
+migrate: $(RUN) ## Bring the database at DATABASE_URL to the current schema.
+	$(PYTHON) -m shared.db.migrate
+
+revision: $(DEV) ## Draft a migration from the tables: make revision m="what it does".
+	$(PYTHON) -m shared.db.migrate revision "$(m)"
+
+docs: $(DEV) ## Write the generated pages anew.
+	$(PYTHON) docs/generate.py
+
+check: lint types validate ## What CI runs: all the above, and every suite.
+	$(PYTHON) -m pytest
+
+$(RUN): requirements.lock
+	deploy/install.sh $< $@
+
+$(DEV): requirements-dev.lock
+	deploy/install.sh $< $@

@@ -1,0 +1,64 @@
+"""What the dispatcher does about each message it receives."""
+
+import random
+from collections.abc import Sequence
+
+from services.dispatcher import settlement
+from services.dispatcher.dispatching import Dispatching
+from services.dispatcher.store import inbound
+from shared.clock import Clock
+from shared.contracts.commands import Dispatch, ReceiptsReported, TransmissionsSettled
+from shared.contracts.envelope import Emitted
+from shared.contracts.events import InstanceConnected, MessageReceived
+from shared.db.database import Database
+from shared.messaging.outbox import Relay
+
+
+class Consumers:
+    """One method for each type, each given all of a batch and working in one transaction."""
+
+    def __init__(
+        self, *, database: Database, dispatching: Dispatching, relay: Relay, clock: Clock
+    ) -> None:
+        self._database = database
+        self._dispatching = dispatching
+        self._relay = relay
+        self._clock = clock
+
+    async def dispatch(self, commands: Sequence[Dispatch]) -> None:
+        """Look at the instances that have something new."""
+        self._dispatching.look_at(id_ for command in commands for id_ in command.instance_ids)
+
+    async def transmissions_settled(self, commands: Sequence[TransmissionsSettled]) -> None:
+        """Decide what becomes of messages whose hand-over has ended."""
+        settled = [one for command in commands for one in command.settled]
+        async with self._database.hot_tx() as connection:
+            freed = await settlement.settle(
+                connection, settled, now=self._clock.now(), jitter=lambda: random.uniform(-1, 1)
+            )
+        self._relay.wake()
+        self._dispatching.look_at(freed)
+
+    async def receipts_reported(self, commands: Sequence[ReceiptsReported]) -> None:
+        """Move messages forward."""
+        receipts = [one for command in commands for one in command.receipts]
+        async with self._database.hot_tx() as connection:
+            freed = await settlement.receive(connection, receipts, now=self._clock.now())
+        self._relay.wake()
+        self._dispatching.look_at(freed)
+
+    async def events(self, batch: Sequence[Emitted]) -> None:
+        """Keep what was received, and send on for instances that have come back."""
+        received = [
+            (emitted, emitted.event)
+            for emitted in batch
+            if isinstance(emitted.event, MessageReceived)
+        ]
+        if received:
+            async with self._database.hot() as connection:
+                await inbound.insert_received(connection, received)
+        self._dispatching.look_at(
+            emitted.instance_id
+            for emitted in batch
+            if isinstance(emitted.event, InstanceConnected) and emitted.instance_id is not None
+        )

@@ -1,0 +1,199 @@
+"""Dispatching: from instances that have something to send to commands for their sessions."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from services.dispatcher import settlement
+from services.dispatcher.domain import pacing
+from services.dispatcher.domain.pacing import Room
+from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.store import claims, upkeep
+from services.dispatcher.store.claims import Candidate
+from shared.broker.port import Broker, Outgoing
+from shared.broker.topology import COMMANDS, shard_queue
+from shared.clock import Clock
+from shared.contracts.commands import Transmission, Transmit
+from shared.db.database import Database, HotConnection
+from shared.errors import Transient
+from shared.ids import new_id
+from shared.log import get_logger
+from shared.messaging.outbox import Relay
+from shared.nudge import Nudge
+
+log = get_logger()
+
+# One step looks at this many instances; the rest wait for the next, a few milliseconds later.
+INSTANCES_A_STEP: Final = 64
+# What a step claims for one instance at most, and for all: bounds the transaction and its locks.
+CLAIM_LIMIT: Final = 512
+# A crash of a session process leaves at most this many messages of an instance in doubt.
+AT_MOST_IN_FLIGHT: Final = 256
+# How long a published command may take to be handed over before it is published again.
+STALE_AFTER: Final = timedelta(seconds=5)
+SWEEP: Final = timedelta(seconds=1)
+# A busy instance that another replica was at, or that had more than one claim's worth.
+SOON: Final = timedelta(milliseconds=50)
+
+
+class Dispatching:
+    """Claims what is due and publishes it. Any number of replicas may do so at once."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        broker: Broker,
+        relay: Relay,
+        clock: Clock,
+        metrics: DispatcherMetrics,
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._relay = relay
+        self._clock = clock
+        self._metrics = metrics
+        self._nudge = Nudge()
+        self._dirty: dict[UUID, None] = {}
+        self._known: set[UUID] = set()
+
+    def look_at(self, instances: Iterable[UUID]) -> None:
+        """Say that these instances may have something to send; many such nudges are one."""
+        self._dirty.update(dict.fromkeys(instances))
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        swept = float("-inf")
+        while True:
+            self._nudge.clear()
+            try:
+                if self._clock.monotonic() - swept >= SWEEP.total_seconds():
+                    await self.sweep()
+                    swept = self._clock.monotonic()
+                busy = await self.step()
+            except Transient as error:
+                log.warning("dispatch_postponed", reason=error.message)
+                await self._clock.sleep(SWEEP)
+                continue
+            self._metrics.loop_succeeded.labels("dispatching").set(self._clock.now().timestamp())
+            if not busy:
+                await self._nudge.wait(SOON if self._dirty else SWEEP)
+
+    async def sweep(self) -> None:
+        """Find every instance that has something in line, told of or not, and repeat lost commands."""
+        async with self._database.hot() as connection:
+            self._dirty.update(dict.fromkeys(await claims.with_ready_messages(connection)))
+        now = self._clock.now()
+        async with self._database.hot_tx() as connection:
+            stale = await claims.stale_transmissions(
+                connection, before=now - STALE_AFTER, now=now, limit=CLAIM_LIMIT
+            )
+        if stale:
+            log.warning("transmissions_published_again", count=len(stale))
+            await self.publish(stale)
+
+    async def step(self) -> bool:
+        """Claim for the instances nudged so far and publish; whether there is more to do at once."""
+        instances = list(self._dirty)[:INSTANCES_A_STEP]
+        if not instances:
+            return False
+        for instance in instances:
+            del self._dirty[instance]
+        try:
+            claimed = await self._claim(instances)
+        except Transient:
+            self._dirty.update(dict.fromkeys(instances))
+            raise
+        if claimed:
+            self._metrics.claimed.inc(len(claimed))
+            await self.publish(claimed)
+        return bool(claimed)
+
+    async def publish(self, claimed: Sequence[tuple[int, Transmission]]) -> None:
+        """Publish transmissions, one command for each shard.
+
+        A failure is left to the sweep: the rows say what has not been handed over.
+        """
+        by_shard: dict[int, list[Transmission]] = defaultdict(list)
+        for shard, transmission in claimed:
+            by_shard[shard].append(transmission)
+        commands = [
+            Outgoing(
+                exchange=COMMANDS,
+                routing_key=shard_queue(shard),
+                body=Transmit(shard=shard, transmissions=tuple(items)).model_dump_json().encode(),
+                message_id=str(new_id()),
+                type=Transmit.TYPE,
+            )
+            for shard, items in by_shard.items()
+        ]
+        try:
+            await self._broker.publish(commands)
+        except Transient as error:
+            log.warning("transmissions_not_published", count=len(claimed), reason=error.message)
+
+    async def _claim(self, instances: Sequence[UUID]) -> list[tuple[int, Transmission]]:
+        now = self._clock.now()
+        async with self._database.hot_tx() as connection:
+            unknown = set(instances) - self._known
+            if unknown:
+                await claims.ensure_pacing(connection, unknown)
+                self._known |= unknown
+            found = await claims.lock_candidates(connection, instances)
+            # Another replica is at these; it may have looked before the news came, so look again.
+            elsewhere = set(instances) - {candidate.instance_id for candidate in found}
+            for candidate in found:
+                if candidate.deleted:
+                    await self._give_up(connection, candidate.instance_id)
+            able = [one for one in found if one.ready and not one.deleted]
+            rooms = await self._rooms(connection, able)
+            claimed = []
+            if any(room.count for room in rooms.values()):
+                claimed = await claims.claim_due(
+                    connection,
+                    [(instance, room.count) for instance, room in rooms.items() if room.count],
+                    now=now,
+                )
+        full = {item.instance_id for _, item in claimed}
+        self._dirty.update(dict.fromkeys([*full, *elsewhere]))
+        return claimed
+
+    async def _rooms(
+        self, connection: HotConnection, able: Sequence[Candidate]
+    ) -> dict[UUID, Room]:
+        now = self._clock.now()
+        limits = [(one.instance_id, limit) for one in able for limit in pacing.limits(one.guard)]
+        used = await claims.usages(connection, limits, now=now) if limits else {}
+        share = max(1, CLAIM_LIMIT // max(1, len(able)))
+        rooms: dict[UUID, Room] = {}
+        for one in able:
+            room = pacing.room(
+                used.get(one.instance_id, ()),
+                in_flight=one.in_flight,
+                at_most_in_flight=AT_MOST_IN_FLIGHT,
+                throttled_until=one.throttled_until,
+                now=now,
+            )
+            rooms[one.instance_id] = Room(min(room.count, share), room.next_slot)
+        paced = [
+            (one.instance_id, rooms[one.instance_id].next_slot)
+            for one in able
+            if rooms[one.instance_id].next_slot is not None
+        ]
+        if paced:
+            await claims.note_pace(connection, paced)
+        return rooms
+
+    async def _give_up(self, connection: HotConnection, instance: UUID) -> None:
+        waiting = await upkeep.lock_waiting_of(connection, instance, limit=CLAIM_LIMIT)
+        await settlement.fail(
+            connection,
+            waiting,
+            code="INSTANCE_DELETED",
+            reason="The instance was deleted before the message could be sent.",
+            now=self._clock.now(),
+        )
+        self._relay.wake()

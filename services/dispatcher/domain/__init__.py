@@ -1,0 +1,1 @@
+"""What the dispatcher decides, without a database, a clock or luck."""

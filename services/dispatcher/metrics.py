@@ -1,0 +1,17 @@
+"""The dispatcher's metrics."""
+
+from prometheus_client import CollectorRegistry, Counter
+
+from shared.metrics import MessagingMetrics
+
+
+class DispatcherMetrics(MessagingMetrics):
+    """What every service counts, and what was claimed."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__("dispatcher", registry)
+        self.claimed = Counter(
+            "waypost_dispatcher_transmissions_claimed_total",
+            "Transmissions claimed for hand-over.",
+            registry=registry,
+        )

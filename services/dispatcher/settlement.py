@@ -1,0 +1,121 @@
+"""What happens to messages when something has become known about them; all of it in batches."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, assert_never
+from uuid import UUID
+
+from services.dispatcher.domain import message as messages
+from services.dispatcher.domain import outcomes
+from services.dispatcher.domain.message import Message
+from services.dispatcher.domain.outcomes import Failed, InDoubt, Sent, TryAgain
+from services.dispatcher.store import settling
+from shared.contracts.commands import Receipt, SettledTransmission
+from shared.contracts.envelope import Emitted
+from shared.db.database import HotConnection
+from shared.messaging import outbox
+
+SCHEMA: Final = "dispatcher"
+
+
+async def settle(
+    connection: HotConnection,
+    settled: Sequence[SettledTransmission],
+    *,
+    now: datetime,
+    jitter: Callable[[], float],
+) -> set[UUID]:
+    """Decide what becomes of messages whose hand-over has ended.
+
+    A report about a transmission that is no longer the message's own, because it was settled
+    before or a receipt came first, changes nothing. Returns the instances that may send more.
+    """
+    found = await settling.lock_messages(connection, (one.message_id for one in settled))
+    changed: dict[UUID, Message] = {}
+    due: dict[UUID, datetime] = {}
+    errors: dict[UUID, tuple[datetime, str, str]] = {}
+    throttled: dict[UUID, datetime] = {}
+    told: list[Emitted] = []
+    for one in settled:
+        message = changed.get(one.message_id) or found.get(one.message_id)
+        if message is None or message.transmission_id != one.transmission_id:
+            continue
+        message = replace(message, transmission_id=None)
+        decision = outcomes.after(
+            one,
+            attempt=message.attempts,
+            resend_unknown=message.on_unknown == "resend",
+            jitter=jitter(),
+        )
+        match decision:
+            case Sent(at):
+                message = replace(message, status="sent", sent_at=at)
+                told.append(messages.progress(message, "sent", at))
+            case Failed(at, code, reason):
+                message = replace(message, status="failed")
+                errors[message.id] = (at, code, reason)
+                told.append(messages.failure(message, code, reason, at))
+            case TryAgain(due_at):
+                message = replace(message, status="retrying")
+                due[message.id] = due_at
+                if one.retry_after is not None:
+                    throttled[message.instance_id] = due_at
+            case InDoubt(until):
+                message = replace(message, status="unconfirmed")
+                due[message.id] = until
+            case _:
+                assert_never(decision)
+        changed[message.id] = message
+    await settling.settle_transmissions(connection, settled)
+    await settling.throttle(connection, throttled)
+    return await _save(connection, list(changed.values()), told, due=due, errors=errors, now=now)
+
+
+async def receive(
+    connection: HotConnection, receipts: Sequence[Receipt], *, now: datetime
+) -> set[UUID]:
+    """Move messages forward by what WhatsApp reports. Returns the instances that may send more."""
+    by_message: dict[UUID, list[Receipt]] = defaultdict(list)
+    for receipt in receipts:
+        by_message[receipt.message_id].append(receipt)
+    found = await settling.lock_messages(connection, by_message)
+    changed: list[Message] = []
+    told: list[Emitted] = []
+    for id_, message in found.items():
+        after, events = messages.received(message, by_message[id_])
+        if events:
+            changed.append(replace(after, transmission_id=None))
+            told += events
+    return await _save(connection, changed, told, due={}, errors={}, now=now)
+
+
+async def fail(
+    connection: HotConnection, found: Sequence[Message], *, code: str, reason: str, now: datetime
+) -> set[UUID]:
+    """End messages that will not be sent. Returns the instances that may send more."""
+    changed = [replace(message, status="failed", transmission_id=None) for message in found]
+    told = [messages.failure(message, code, reason, now) for message in changed]
+    errors = {message.id: (now, code, reason) for message in changed}
+    return await _save(connection, changed, told, due={}, errors=errors, now=now)
+
+
+async def _save(
+    connection: HotConnection,
+    changed: Sequence[Message],
+    told: Sequence[Emitted],
+    *,
+    due: dict[UUID, datetime],
+    errors: dict[UUID, tuple[datetime, str, str]],
+    now: datetime,
+) -> set[UUID]:
+    if not changed:
+        return set()
+    await settling.save(connection, changed, due=due, errors=errors)
+    # One that will be tried again still holds its chat's place in line.
+    await settling.unpark(
+        connection, *messages.chats([one for one in changed if one.status != "retrying"])
+    )
+    await outbox.add_hot(connection, SCHEMA, [outbox.event(event) for event in told], now=now)
+    return {message.instance_id for message in changed}

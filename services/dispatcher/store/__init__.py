@@ -1,0 +1,1 @@
+"""The dispatcher's SQL, by purpose: claiming, settling, inbound rows, and upkeep."""

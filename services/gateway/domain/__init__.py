@@ -1,0 +1,1 @@
+"""What the gateway decides, without a database, a clock or luck."""

@@ -1,0 +1,77 @@
+"""The engines that an instance may have, and what can be set for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from services.gateway.domain.guard import Guard
+
+
+class EngineSettings(BaseModel):
+    """What can be set for an instance. A field of type ``SecretStr`` is never shown again."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=False,
+        validate_by_alias=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+
+class SandboxSettings(EngineSettings):
+    """A WhatsApp without phones."""
+
+    auto_scan: bool = Field(
+        default=True, description="Whether the QR code is scanned by itself, a second after it is shown."
+    )
+    unconfirmed_after: float | None = Field(
+        default=None,
+        ge=0.05,
+        le=86_400,
+        description="Seconds until a message that was never acknowledged fails; 600 if left out.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A way to reach WhatsApp: what can be set, and the limits that a new instance starts with."""
+
+    name: str
+    settings: type[EngineSettings]
+    guard: Guard
+
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    engine.name: engine
+    for engine in (
+        # Nobody's number is at risk in the sandbox, so nothing is limited there.
+        Engine("sandbox", SandboxSettings, Guard(per_minute=0, per_hour=0, per_day=0)),
+    )
+}
+
+
+def stored(settings: EngineSettings) -> dict[str, object]:
+    """The settings as they are kept, secrets included."""
+    return {
+        field.alias or name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, field in type(settings).model_fields.items()
+        if (value := getattr(settings, name)) is not None
+    }
+
+
+def shown(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings as they may be shown: without secrets."""
+    known = ENGINES.get(engine)
+    if known is None:
+        return {}
+    hidden = {
+        field.alias or name
+        for name, field in known.settings.model_fields.items()
+        if field.annotation in {SecretStr, SecretStr | None}
+    }
+    return {name: value for name, value in settings.items() if name not in hidden}

@@ -1,0 +1,71 @@
+"""The limits that protect a number and its recipients, and how much of them is used."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+_MOST: Final = 1_000_000
+
+
+class Guard(BaseModel):
+    """How many messages may go out in any minute, hour and day. Zero: no limit."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+    per_minute: int = Field(default=20, ge=0, le=_MOST)
+    per_hour: int = Field(default=200, ge=0, le=_MOST)
+    per_day: int = Field(default=1000, ge=0, le=_MOST)
+
+
+WINDOWS: Final[Mapping[str, timedelta]] = {
+    "perMinute": timedelta(minutes=1),
+    "perHour": timedelta(hours=1),
+    "perDay": timedelta(days=1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """How much of one window is used. ``deciding`` is when that transmission was made which, when
+    it leaves the window, makes room for one more; there is none while there is room.
+    """
+
+    count: int
+    deciding: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowUsage:
+    """One limit: what is used of it and what remains; ``remaining`` is nothing without a limit."""
+
+    limit: int
+    used: int
+    remaining: int | None
+
+
+def usage_of(limit: int, used: int) -> WindowUsage:
+    """How one limit stands."""
+    return WindowUsage(limit, used, max(0, limit - used) if limit else None)
+
+
+def next_slot(
+    used: Mapping[str, Used], *, held_until: datetime | None, now: datetime
+) -> datetime:
+    """When the next message may go out: now, or when every full window has room again.
+
+    ``held_until`` is what WhatsApp itself said, when it asked to slow down.
+    """
+    slots = [
+        window.deciding + WINDOWS[name]
+        for name, window in used.items()
+        if window.deciding is not None
+    ]
+    if held_until is not None:
+        slots.append(held_until)
+    return max([now, *slots])

@@ -1,0 +1,43 @@
+"""Whether an instance takes messages, and if not, what its owner should do."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from shared.errors import Rejected
+
+# These pass by themselves as long as the instance is meant to be connected.
+_PASSING: Final = frozenset({"disconnected", "connecting"})
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    "created": "connect it first: POST /api/instances/{id}/connect.",
+    "qr": "scan its QR code first: GET /api/instances/{id}/qr.",
+    "pairing": "wait until it is ready: GET /api/instances/{id}/status.",
+    "logged_out": "connect it and pair it again: POST /api/instances/{id}/connect.",
+    "banned": "WhatsApp has banned its number; connect another one.",
+    "failed": "see lastError in GET /api/instances/{id}/status, then connect it again.",
+    "connecting": "wait until it is ready: GET /api/instances/{id}/status.",
+    "disconnected": "connect it first: POST /api/instances/{id}/connect.",
+    "ready": "it is being disconnected; connect it again: POST /api/instances/{id}/connect.",
+}
+
+
+class InstanceNotReady(Rejected):
+    """The instance takes no messages until somebody does something about it."""
+
+    code = "INSTANCE_NOT_READY"
+
+
+def takes_messages(status: str, *, connected: bool) -> bool:
+    """Whether messages are accepted: ``connected`` is what the tenant wants, ``status`` what is.
+
+    One that has lost its connection and is getting it back accepts: its messages wait.
+    """
+    return connected and (status == "ready" or status in _PASSING)
+
+
+def not_ready(status: str) -> InstanceNotReady:
+    """What to tell whoever wanted to send."""
+    remedy = _REMEDIES.get(status, "connect it first: POST /api/instances/{id}/connect.")
+    return InstanceNotReady(
+        f"The instance is not ready ({status}); {remedy}", data={"status": status}
+    )

@@ -1,0 +1,67 @@
+"""Who a message is for: from what callers write to the one address that WhatsApp knows them by."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+PERSON: Final = "s.whatsapp.net"
+
+# Other spellings of a server; ``c.us`` is what older libraries say for a person.
+_SERVERS: Final = {PERSON: PERSON, "c.us": PERSON, "g.us": "g.us", "lid": "lid"}
+# Tolerated between digits, since people copy numbers from letterheads.
+_DECORATION: Final = str.maketrans("", "", " -()[]\u00a0\u2010\u2011\u2013.")
+_E164: Final = re.compile(r"[1-9][0-9]{6,14}")
+# A group is a number, or the founder's number and the time of its founding.
+_GROUP: Final = re.compile(r"[0-9]{5,20}(?:-[0-9]{5,15})?")
+_LID: Final = re.compile(r"[0-9]{5,20}")
+_LONGEST: Final = 64
+
+
+class NotAnAddress(ValueError):
+    """Nobody can be reached under this; the message says what to write instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """``chat`` is the canonical WhatsApp id, ``shown`` how the API shows it: ``+`` and digits for
+    a person's number, the id itself otherwise.
+    """
+
+    chat: str
+    shown: str
+
+
+def address_of(text: str) -> Address:
+    """The address that ``text`` means; raises ``NotAnAddress``.
+
+    A number is checked for E.164's shape only: number plans change faster than libraries, and
+    WhatsApp has the last word.
+    """
+    if _E164.fullmatch(text):
+        return Address(f"{text}@{PERSON}", f"+{text}")
+    if len(text) > _LONGEST:
+        raise NotAnAddress("is too long for a number or a WhatsApp id")
+    user, at, server = text.strip().partition("@")
+    if not at:
+        return _person(user)
+    known = _SERVERS.get(server.lower())
+    if known is None:
+        raise NotAnAddress("must end in @s.whatsapp.net, @c.us, @g.us or @lid, or be a number")
+    if known == PERSON:
+        # A device of a person (``491…:3@s.whatsapp.net``) is reached like the person.
+        return _person(user.partition(":")[0])
+    pattern = _GROUP if known == "g.us" else _LID
+    if not pattern.fullmatch(user):
+        raise NotAnAddress(f"is not an id of the kind @{known}; copy it whole")
+    chat = f"{user}@{known}"
+    return Address(chat, chat)
+
+
+def _person(user: str) -> Address:
+    digits = user.translate(_DECORATION).removeprefix("+")
+    if not _E164.fullmatch(digits):
+        raise NotAnAddress(
+            "must be a number in international form, 7 to 15 digits without a leading zero, such as "
+            "+4915112345678"
+        )
+    return Address(f"{digits}@{PERSON}", f"+{digits}")

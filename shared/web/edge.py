@@ -1,0 +1,172 @@
+"""The one middleware: who asked, what came of it, and what is told to the caller and to the log.
+
+One, because every layer around a handler costs each request its own coroutine; what is here is on
+the path of every message that is accepted. Headers are added when an answer is prepared, not after
+the handler: a streamed answer has left by then, and so have those of aiohttp itself.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterable
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry, Histogram
+from structlog.contextvars import bind_contextvars
+from structlog.typing import FilteringBoundLogger
+
+from shared.clock import Clock
+from shared.web.envelope import failed, json_response
+from shared.web.errors import problem_of
+from shared.web.headers import SECURITY, SERVER, X_REQUEST_ID, Cors
+
+REQUEST_ID = web.RequestKey("request_id", str)
+"""The id of the request: ``request[REQUEST_ID]``, to go into every command that follows from it."""
+
+RESPONSE_HEADERS = web.RequestKey("response_headers", CIMultiDict[str])
+"""Headers that whatever is answered to this request will carry, errors included."""
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_CLIENT_GONE = 499
+_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+
+
+class Edge:
+    """What stands between a socket and a handler.
+
+    ``service`` names the metric, ``cors_origins`` whose web pages may call (none by default).
+    Requests for the routes in ``quiet`` are logged at debug: probes would drown the rest.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        clock: Clock,
+        registry: CollectorRegistry,
+        cors_origins: Iterable[str] = (),
+        quiet: frozenset[str] = _QUIET,
+    ) -> None:
+        self._monotonic = clock.monotonic
+        self._cors = Cors(cors_origins)
+        self._quiet = quiet
+        # Bound once: the proxy that get_logger() returns makes a new logger at every call.
+        self._log: FilteringBoundLogger = structlog.get_logger().bind()
+        self._seconds = Histogram(
+            f"waypost_{service}_http_request_seconds",
+            "How long requests took, from the middleware's first line to its last.",
+            ["method", "route", "status"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self._children: dict[tuple[str, str, int], Histogram] = {}
+
+    def install(self, app: web.Application) -> None:
+        """Put the edge around every route of ``app``, before anything else is."""
+        app.middlewares.insert(0, self.handle)
+        app.on_response_prepare.append(self.prepare)
+
+    @web.middleware
+    async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Run the handler; turn whatever it raises into an answer; leave one line and one sample.
+
+        aiohttp runs each request in a task of its own, so what is bound here does not outlive it.
+        """
+        started = self._monotonic()
+        request_id = request.headers.get(X_REQUEST_ID)
+        if request_id is None or _SANE_ID(request_id) is None:
+            request_id = os.urandom(16).hex()
+        request[REQUEST_ID] = request_id
+        bind_contextvars(request_id=request_id)
+        try:
+            response: web.StreamResponse | None = None
+            if request.method == "OPTIONS" and self._cors:
+                response = self._cors.preflight(request)
+            if response is None:
+                response = await handler(request)
+        except asyncio.CancelledError:
+            self._done(request, request_id, _CLIENT_GONE, started)
+            raise
+        except Exception as error:
+            if isinstance(error, web.HTTPException) and error.status < 400:  # noqa: PLR2004
+                self._done(request, request_id, error.status, started)
+                raise
+            status, response = self._fail(request, request_id, error)
+            self._done(request, request_id, status, started)
+            return response
+        self._done(request, request_id, response.status, started)
+        return response
+
+    async def prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Add the headers that every answer has, just before they are written."""
+        headers = response.headers
+        request_id = request.get(REQUEST_ID)
+        if request_id is not None:
+            headers[X_REQUEST_ID] = request_id
+        extra = request.get(RESPONSE_HEADERS)
+        if extra is not None:
+            headers.update(extra)
+        headers[SERVER] = "waypost"
+        headers.merge(SECURITY)
+        if self._cors:
+            self._cors.mark(request, headers)
+
+    def _fail(
+        self, request: web.Request, request_id: str, error: Exception
+    ) -> tuple[int, web.Response]:
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            # Nobody is there to be told, and it is nobody's fault: no traceback.
+            return _CLIENT_GONE, web.Response(status=500)
+        problem = problem_of(error, method=request.method, path=request.path)
+        started = request.writer.output_size > 0
+        if problem.bug or started:
+            self._log.error("request_crashed", exc_info=error, request_id=request_id)
+        if started:
+            # A second answer inside the first would look like part of it: cut it off instead, so
+            # that the caller sees it is not whole. What is returned here is never written.
+            transport.abort()
+            return problem.status, web.Response(status=500)
+        response = json_response(
+            failed(problem.code, problem.message, request_id=request_id, data=problem.data),
+            status=problem.status,
+            headers=problem.headers,
+        )
+        if not request.content.is_eof():
+            # Part of a body is still to come, and nobody will read it.
+            response.force_close()
+        return problem.status, response
+
+    def _done(self, request: web.Request, request_id: str, status: int, started: float) -> None:
+        seconds = self._monotonic() - started
+        resource = request.match_info.route.resource
+        route = "unmatched" if resource is None else resource.canonical
+        method = request.method
+        key = (method, route, status // 100)
+        child = self._children.get(key)
+        if child is None:
+            child = self._child(key)
+        child.observe(seconds)
+        log = self._log.debug if route in self._quiet else self._log.info
+        log(
+            "request_handled",
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 3),
+            request_id=request_id,
+        )
+
+    def _child(self, key: tuple[str, str, int]) -> Histogram:
+        method, route, family = key
+        if method not in _METHODS:
+            # Anybody can invent methods: they must not become time series.
+            return self._seconds.labels("OTHER", route, f"{family}xx")
+        child = self._seconds.labels(method, route, f"{family}xx")
+        self._children[key] = child
+        return child
