@@ -114,11 +114,9 @@ class RabbitBroker:
         try:
             yield
         finally:
-            try:
-                await consumer.stop()
-            finally:
-                await finished(serving)
-                self._serving.discard(serving)
+            consumer.stop()
+            self._serving.discard(serving)
+            await finished(serving)
 
     def connected(self) -> bool:
         """Also false if a subscription has died of a defect of ours: better restarted than deaf."""

@@ -21,7 +21,7 @@ from shared.errors import Transient
 # had fetched counts as delivered once more, also what no receiver ever saw.
 BATCHES_FETCHED = 2
 SETUP_TIMEOUT = 60.0
-FAREWELL_TIMEOUT = 5.0
+SETTLE_TIMEOUT = 5.0
 LONGEST_RETRY_DELAY = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,6 @@ class Consumer:
         self._retry_delay = retry_delay
         self._stopping = asyncio.Event()
         self._arrivals: Arrivals[DeliveredMessage] = Arrivals()
-        self._consuming: tuple[AbstractChannel, str] | None = None
 
     async def run(self) -> None:
         """Consume whenever there is a connection, until ``stop`` is called."""
@@ -70,21 +69,13 @@ class Consumer:
                 )
                 await _within(delay_after(failures), self._stopping)
 
-    async def stop(self) -> None:
-        """Hand out nothing more and give back what was not handed out.
+    def stop(self) -> None:
+        """Hand out nothing more, and give back what was not handed out.
 
         A receiver that is running goes on; ``run`` returns when it has been settled.
         """
         self._stopping.set()
         self._arrivals.close()
-        if self._consuming is None:
-            return
-        channel, tag = self._consuming
-        with suppress(Transient), translated("unsubscribing"):
-            async with asyncio.timeout(FAREWELL_TIMEOUT):
-                await channel.basic_cancel(tag)
-                for message in self._arrivals.rest():
-                    await channel.basic_nack(_tag(message), requeue=True, wait=False)
 
     async def _consume(self, connection: AbstractConnection) -> None:
         """Consume on a channel of its own; return when that is lost or we are stopped."""
@@ -100,15 +91,16 @@ class Consumer:
             # The broker cancels a consumer whose queue is deleted; the next round declares it.
             channel.on_consumer_cancel_callbacks.add(lambda _: arrivals.close())
             async with asyncio.timeout(SETUP_TIMEOUT):
-                await self._start(channel, arrivals)
-            await self._hand_out(channel, arrivals)
+                tag = await self._start(channel, arrivals)
+            async with asyncio.TaskGroup() as aside:
+                aside.create_task(self._withdraw(channel, tag, arrivals), name="withdraw")
+                await self._hand_out(channel, arrivals, aside)
         finally:
-            self._consuming = None
             with suppress(Transient), translated("closing the channel"):
-                async with asyncio.timeout(FAREWELL_TIMEOUT):
+                async with asyncio.timeout(SETTLE_TIMEOUT):
                     await channel.close()
 
-    async def _start(self, channel: AbstractChannel, arrivals: Arrivals[DeliveredMessage]) -> None:
+    async def _start(self, channel: AbstractChannel, arrivals: Arrivals[DeliveredMessage]) -> str:
         await declare(channel, self._topology, delivery_limit=self._delivery_limit)
         await channel.basic_qos(prefetch_count=BATCHES_FETCHED * self._subscription.batch)
 
@@ -118,26 +110,39 @@ class Consumer:
         started = await channel.basic_consume(self._subscription.queue, arrived)
         if started.consumer_tag is None:
             raise ConnectionError("a consumer without a tag")
-        self._consuming = channel, started.consumer_tag
+        return started.consumer_tag
 
     async def _hand_out(
-        self, channel: AbstractChannel, arrivals: Arrivals[DeliveredMessage]
+        self,
+        channel: AbstractChannel,
+        arrivals: Arrivals[DeliveredMessage],
+        aside: asyncio.TaskGroup,
     ) -> None:
         settlement = _Settlement(channel, retry_delay=self._retry_delay, hurry=arrivals.closed)
-        async with asyncio.TaskGroup() as returning:
-            while batch := await arrivals.take(self._subscription):
-                messages = [_incoming(message, self._subscription.queue) for message in batch]
-                answer = await ask(self._subscription, messages)
-                try:
-                    with translated("settling"):
-                        async with asyncio.timeout(FAREWELL_TIMEOUT):
-                            retries = await settlement.settle(batch, answer.outcomes)
-                except Transient:
-                    # The channel is gone, and with it our hold on these: they come again.
-                    log.info("settlement_lost", queue=self._subscription.queue, messages=len(batch))
-                    continue
-                for tag, attempt in retries:
-                    returning.create_task(settlement.give_back(tag, attempt), name="retry")
+        while batch := await arrivals.take(self._subscription):
+            messages = [_incoming(message, self._subscription.queue) for message in batch]
+            answer = await ask(self._subscription, messages)
+            try:
+                with translated("settling"):
+                    async with asyncio.timeout(SETTLE_TIMEOUT):
+                        retries = await settlement.settle(batch, answer.outcomes)
+            except Transient:
+                # The channel is gone, and with it our hold on these: they come again.
+                log.info("settlement_lost", queue=self._subscription.queue, messages=len(batch))
+                continue
+            for tag, attempt in retries:
+                aside.create_task(settlement.give_back(tag, attempt), name="retry")
+
+    async def _withdraw(
+        self, channel: AbstractChannel, tag: str, arrivals: Arrivals[DeliveredMessage]
+    ) -> None:
+        """When stopped, give back what was fetched, without waiting for the receiver to return."""
+        await arrivals.closed.wait()
+        with suppress(Transient), translated("unsubscribing"):
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                await channel.basic_cancel(tag)
+                for message in arrivals.rest():
+                    await channel.basic_nack(_tag(message), requeue=True, wait=False)
 
     async def _either_stopping_or(self, event: asyncio.Event) -> None:
         waits = [asyncio.create_task(each.wait()) for each in (event, self._stopping)]
@@ -186,9 +191,7 @@ class _Settlement:
         lowest_held = min(self._held, default=None)
         together = [tag for tag in done if lowest_held is None or tag < lowest_held]
         if together:
-            await self._channel.basic_ack(
-                together[-1], multiple=len(together) > 1, wait=False
-            )
+            await self._channel.basic_ack(together[-1], multiple=len(together) > 1, wait=False)
         for tag in done[len(together) :]:
             await self._channel.basic_ack(tag, wait=False)
 
@@ -201,7 +204,7 @@ class _Settlement:
         delay = exponential(attempt, base=self._retry_delay, cap=LONGEST_RETRY_DELAY, jitter=0)
         await _within(delay, self._hurry)
         with suppress(Transient), translated("returning a message"):
-            async with asyncio.timeout(FAREWELL_TIMEOUT):
+            async with asyncio.timeout(SETTLE_TIMEOUT):
                 await self._channel.basic_reject(tag, requeue=True, wait=False)
         self._held.discard(tag)
 

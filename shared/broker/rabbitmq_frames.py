@@ -50,9 +50,7 @@ def encode(messages: Sequence[Outgoing], *, channel: int, frame_max: int) -> byt
 
 @lru_cache(maxsize=4096)
 def _publish(exchange: str, routing_key: str, mandatory: bool, channel: int) -> bytes:
-    method = commands.Basic.Publish(
-        exchange=exchange, routing_key=routing_key, mandatory=mandatory
-    )
+    method = commands.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
     return frame.marshal(method, channel)
 
 

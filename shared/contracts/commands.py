@@ -93,19 +93,27 @@ class ReceiptsReported(Command):
 
 
 class ConnectInstance(Command):
-    """To the owner of a shard: the instance's row says that it should be connected; look at it."""
+    """To the owner of a shard: the instance's row says that it should be connected; look at it.
+
+    With ``restart``, drop a connection that is there and make a new one.
+    """
 
     TYPE: ClassVar[str] = "connect_instance"
     instance_id: UUID
     request_id: str | None = None
+    restart: bool = False
 
 
 class DisconnectInstance(Command):
-    """To the owner of a shard: the instance's row says that it should not be connected; look at it."""
+    """To the owner of a shard: the instance's row says that it should not be connected; look at it.
+
+    With ``logout``, unlink the device as well: it is ``logged_out`` then and must be paired again.
+    """
 
     TYPE: ClassVar[str] = "disconnect_instance"
     instance_id: UUID
     request_id: str | None = None
+    logout: bool = False
 
 
 class ScanSandboxQr(Command):

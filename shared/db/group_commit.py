@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Generic, Self, TypeVar
 
 from shared.errors import Transient
@@ -19,16 +20,24 @@ class GroupCommit(Generic[Item, Result]):
     ``flush`` gets a batch, commits it in one transaction and answers one result for each item. If
     it fails with anything but ``Transient``, the batch is halved until the failure belongs to one
     item, so a row's failure fails only its own caller; the others must therefore be safe to be
-    flushed again, which a transaction that rolled back is.
+    flushed again, which a transaction that rolled back is. ``linger`` is how long to wait for
+    others before each commit, where nobody is waiting for the answer.
     """
 
     def __init__(
-        self, flush: Flush[Item, Result], *, name: str, max_batch: int = 500, max_waiting: int = 20_000
+        self,
+        flush: Flush[Item, Result],
+        *,
+        name: str,
+        max_batch: int = 500,
+        max_waiting: int = 20_000,
+        linger: timedelta = timedelta(0),
     ) -> None:
         self._flush = flush
         self._name = name
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._linger = linger.total_seconds()
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
         self._closing = False
@@ -69,6 +78,8 @@ class GroupCommit(Generic[Item, Result]):
                 self._wake.clear()
                 await self._wake.wait()
                 continue
+            if self._linger and not self._closing and len(self._waiting) < self._max_batch:
+                await asyncio.sleep(self._linger)
             batch = self._waiting[: self._max_batch]
             del self._waiting[: self._max_batch]
             await self._settle(batch)

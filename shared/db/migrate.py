@@ -1,6 +1,8 @@
 """Brings a database to the current schema: ``python -m shared.db.migrate``."""
 
 import asyncio
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from alembic import command
@@ -38,5 +40,19 @@ async def upgrade(url: str) -> None:
     await asyncio.to_thread(command.upgrade, made, "head")
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Migrate; or with ``revision "what it does"`` draft one, or with ``check`` look for a missing one."""
+    url = settings.read(MigrateSettings).database_url.get_secret_value()
+    match list(arguments):
+        case []:
+            asyncio.run(upgrade(url))
+        case ["revision", message]:
+            command.revision(config(url), message=message, autogenerate=True)
+        case ["check"]:
+            command.check(config(url))
+        case _:
+            raise SystemExit('usage: python -m shared.db.migrate [check | revision "message"]')
+
+
 if __name__ == "__main__":
-    asyncio.run(upgrade(settings.read(MigrateSettings).database_url.get_secret_value()))
+    main(sys.argv[1:])

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from shared.broker.port import Incoming, Outcome, Receiver
 from shared.contracts import envelope
 from shared.contracts.commands import COMMANDS
-from shared.contracts.envelope import Emitted
+from shared.contracts.envelope import Carried, Emitted
 from shared.contracts.model import Command
 from shared.errors import PlatformError, Rejected, Transient
 from shared.log import get_logger
@@ -73,6 +73,19 @@ def events(
 
     async def handle(messages: Sequence[Incoming]) -> None:
         batch = [event for message in messages for event in envelope.decode_batch(message.body)]
+        if batch:
+            await handler(batch)
+
+    return _settled(handle, metrics)
+
+
+def carried_events(
+    handler: Callable[[Sequence[Carried]], Awaitable[None]], *, metrics: MessagingMetrics
+) -> Receiver:
+    """Like ``events``, for services that pass events on or count them without looking inside."""
+
+    async def handle(messages: Sequence[Incoming]) -> None:
+        batch = [event for message in messages for event in envelope.carried_batch(message.body)]
         if batch:
             await handler(batch)
 

@@ -104,7 +104,7 @@ async def usages(
              WITH ORDINALITY AS l (instance_id, at_most, span, ordinal)
         LEFT JOIN LATERAL (
             SELECT created_at FROM dispatcher.transmissions
-            WHERE instance_id = l.instance_id AND created_at > $4 - l.span
+            WHERE instance_id = l.instance_id AND created_at > $4::timestamptz - l.span
             ORDER BY created_at DESC LIMIT l.at_most
         ) t ON true
         GROUP BY l.ordinal

@@ -1,13 +1,10 @@
 """Who is calling, and what of their organization they may see."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
 from uuid import UUID
 
-from services.gateway.domain.permissions import SEES_ALL, KeyPermission, Permission, Role
-from shared.errors import Forbidden
+from services.gateway.domain.permissions import SEES_ALL, Role
 
 
 class PrincipalKind(StrEnum):
@@ -36,7 +33,11 @@ class Principal:
     instance_id: UUID | None = None
     key_id: UUID | None = None
     rate_limit: int | None = None
-    expires_at: datetime | None = None
+    tenant_text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Made once, because every log line has it.
+        object.__setattr__(self, "tenant_text", str(self.tenant_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,39 +65,3 @@ def scope_of(principal: Principal) -> Scope:
     if principal.role in SEES_ALL:
         return Scope(principal.tenant_id)
     return Scope(principal.tenant_id, frozenset())
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What a route asks of its caller.
-
-    ``user`` is what a person needs: a permission, or nothing but being one (``None``). ``key`` is
-    what an instance key needs; without it, instance keys may not call the route.
-    """
-
-    user: Permission | None = None
-    key: KeyPermission | None = None
-    users: bool = True
-
-
-_ONE_INSTANCE: Final = (
-    "This needs a user's access token: an instance key acts for its own instance and never names one."
-)
-
-
-def require(principal: Principal, access: Access) -> None:
-    """Raise ``Forbidden``, saying what is missing, unless ``principal`` may call the route."""
-    if principal.kind is PrincipalKind.INSTANCE_KEY:
-        if access.key is None:
-            raise Forbidden(_ONE_INSTANCE)
-        needed: str = access.key
-        remedy = "give the key that permission, or use another key"
-    elif not access.users:
-        raise Forbidden("This is for instance keys (api_…); a user names the instance in the path.")
-    elif access.user is None:
-        return
-    else:
-        needed = access.user
-        remedy = "ask an administrator of your organization"
-    if needed not in principal.permissions:
-        raise Forbidden(f"This needs the permission {needed}; {remedy}.")

@@ -54,8 +54,9 @@ class MessageRow(Base):
             "expires_at",
             postgresql_where=text("status IN ('scheduled', 'queued', 'retrying')"),
         ),
-        Index(None, "tenant_id", "id"),
-        Index(None, "instance_id", "id"),
+        # Lists are in the order of acceptance: an inbound message's id is not made of its time.
+        Index(None, "tenant_id", "sequence"),
+        Index(None, "instance_id", "sequence"),
         # Status and receipts change most rows four times; room on the page keeps half of those cheap.
         {"schema": "dispatcher", "postgresql_with": {"fillfactor": "80"}},
     )

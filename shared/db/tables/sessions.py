@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import Index, SmallInteger, text
+from sqlalchemy import Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -101,21 +101,28 @@ class SessionsOutboxRow(OutboxColumns, Base):
 
 
 class SandboxAccountRow(Base):
-    """A number of the sandbox's WhatsApp and the instance that has linked it."""
+    """A number of the sandbox's WhatsApp and the instance that has linked it.
+
+    Each tenant has a WhatsApp of its own, so that two of them may play with the same number.
+    """
 
     __tablename__ = "sandbox_accounts"
     __table_args__ = (Index(None, "instance_id"), SCHEMA)
 
+    tenant_id: Mapped[Id]
     phone: Mapped[str] = mapped_column(primary_key=True)
     instance_id: Mapped[Ref]
     linked_at: Mapped[Moment]
 
 
 class SandboxWireRow(Base):
-    """Every message that was put on the sandbox's wire, in order: the witness that tests ask."""
+    """Every message that was put on the sandbox's wire, in order: the witness that tests ask.
+
+    Like WhatsApp, the sandbox drops a message whose id it knows; ``replays`` counts how often.
+    """
 
     __tablename__ = "sandbox_wire"
-    __table_args__ = (Index(None, "instance_id", "engine_message_id"), SCHEMA)
+    __table_args__ = (UniqueConstraint("instance_id", "engine_message_id"), SCHEMA)
 
     id: Mapped[Sequence]
     instance_id: Mapped[Ref]
@@ -126,6 +133,19 @@ class SandboxWireRow(Base):
     recipient: Mapped[Word]
     body: Mapped[Json]
     at: Mapped[Moment]
+    replays: Mapped[Small] = mapped_column(server_default=text("0"))
+
+
+class SandboxRefusalRow(Base):
+    """How often the sandbox has refused a message for the moment; some numbers do so first."""
+
+    __tablename__ = "sandbox_refusals"
+    __table_args__ = (SCHEMA,)
+
+    instance_id: Mapped[Id]
+    engine_message_id: Mapped[str] = mapped_column(primary_key=True)
+    refused: Mapped[Small]
+    refused_at: Mapped[Moment]
 
 
 class SandboxStanzaRow(Base):

@@ -62,13 +62,19 @@ class AttemptRow(Base):
 
 
 class EndpointHealthRow(Base):
-    """How an endpoint is doing. ``open_until`` holds its deliveries back without using up attempts."""
+    """How an endpoint is doing. ``open_until`` holds its deliveries back without using up attempts.
+
+    ``consecutive_unreachable`` counts what opens the breaker, failures to connect and timeouts;
+    ``consecutive_failures`` counts those and bad answers. ``opened`` is how often in a row it has.
+    ``disabled_at`` holds until the endpoint's row is changed: enabling is the gateway's to write.
+    """
 
     __tablename__ = "endpoint_health"
     __table_args__ = (SCHEMA,)
 
     endpoint_id: Mapped[Id]
     consecutive_failures: Mapped[int]
+    consecutive_unreachable: Mapped[int]
     failing_since: Mapped[Moment | None]
     last_success_at: Mapped[Moment | None]
     opened: Mapped[Small]

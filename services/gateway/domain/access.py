@@ -1,0 +1,76 @@
+"""What each route asks of its caller: named here once, used by the route table and checked by it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from services.gateway.domain.permissions import KeyPermission, Permission
+from services.gateway.domain.principal import Principal, PrincipalKind
+from shared.errors import Forbidden
+
+
+class Needs(StrEnum):
+    """What a caller needs, in the words of the documentation: a person's permission, and behind
+    the slash an instance key's, where instance keys may call at all.
+    """
+
+    BEING_A_USER = "authenticated"
+    ORGANIZATION = "can_manage_organization"
+    SEE_CLIENTS = "can_view_assigned_clients"
+    MANAGE_CLIENTS = "can_manage_clients"
+    SEND = "can_send_messages / messages.send"
+    PLAY = "can_send_messages"
+    READ = "can_view_assigned_data / messages.receive"
+    STATISTICS = "can_view_analytics / instance.stats"
+    OWN_INFO = "instance.info"
+    WEBHOOKS = "can_manage_webhooks"
+    OWN_WEBHOOK = "can_manage_webhooks / webhook.configure"
+    TEST_OWN_WEBHOOK = "can_manage_webhooks / webhook.test"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """``user`` is the permission that a person needs (``None``: being one), ``key`` that of an
+    instance key (``None``: it may not call). Without ``users`` the route is for keys alone.
+    """
+
+    user: Permission | None = None
+    key: KeyPermission | None = None
+    users: bool = True
+
+
+ACCESS: Final[Mapping[Needs, Access]] = {
+    Needs.BEING_A_USER: Access(),
+    Needs.ORGANIZATION: Access(Permission.MANAGE_ORGANIZATION),
+    Needs.SEE_CLIENTS: Access(Permission.VIEW_ASSIGNED_CLIENTS),
+    Needs.MANAGE_CLIENTS: Access(Permission.MANAGE_CLIENTS),
+    Needs.SEND: Access(Permission.SEND_MESSAGES, KeyPermission.MESSAGES_SEND),
+    Needs.PLAY: Access(Permission.SEND_MESSAGES),
+    Needs.READ: Access(Permission.VIEW_ASSIGNED_DATA, KeyPermission.MESSAGES_RECEIVE),
+    Needs.STATISTICS: Access(Permission.VIEW_ANALYTICS, KeyPermission.INSTANCE_STATS),
+    Needs.OWN_INFO: Access(key=KeyPermission.INSTANCE_INFO, users=False),
+    Needs.WEBHOOKS: Access(Permission.MANAGE_WEBHOOKS),
+    Needs.OWN_WEBHOOK: Access(Permission.MANAGE_WEBHOOKS, KeyPermission.WEBHOOK_CONFIGURE),
+    Needs.TEST_OWN_WEBHOOK: Access(Permission.MANAGE_WEBHOOKS, KeyPermission.WEBHOOK_TEST),
+}
+
+
+def require(principal: Principal, access: Access) -> None:
+    """Raise ``Forbidden``, saying what is missing, unless ``principal`` may call the route."""
+    if principal.kind is PrincipalKind.INSTANCE_KEY:
+        if access.key is None:
+            raise Forbidden(
+                "This needs a user's access token: an instance key acts for its own instance only."
+            )
+        if access.key not in principal.permissions:
+            raise Forbidden(
+                f"This needs the permission {access.key}; use a key that has it, or make one."
+            )
+        return
+    if not access.users:
+        raise Forbidden("This is for instance keys (api_…); a user names the instance in the path.")
+    if access.user is not None and access.user not in principal.permissions:
+        raise Forbidden(
+            f"This needs the permission {access.user}; ask an administrator of your organization."
+        )

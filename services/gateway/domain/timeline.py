@@ -1,0 +1,133 @@
+"""What happened to a message, hop by hop: each with its time, and why it waited."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One transmission of a message to an engine."""
+
+    attempt: int
+    created_at: datetime
+    paced_until: datetime | None
+    handed_over_at: datetime | None
+    outcome: str | None
+    code: str | None
+    detail: str | None
+    settled_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST of an event about a message to a customer's URL."""
+
+    at: datetime
+    number: int
+    event: str
+    url: str | None
+    status_code: int | None
+    duration_ms: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Milestones:
+    """What the message itself remembers."""
+
+    inbound: bool
+    status: str
+    created_at: datetime
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One thing that happened. ``step`` is a stable name, ``details`` depend on it."""
+
+    at: datetime
+    step: str
+    details: dict[str, object] = field(default_factory=dict)
+
+
+# What can only come after what; decides among hops of the same moment.
+_ORDER: Final = {
+    step: place
+    for place, step in enumerate(
+        (
+            "accepted",
+            "received",
+            "paced",
+            "dispatched",
+            "handed_over",
+            "refused",
+            "retrying",
+            "unconfirmed",
+            "sent",
+            "delivered",
+            "read",
+            "failed",
+            "webhook",
+        )
+    )
+}
+_ENDED: Final = {"rejected": "refused", "retryable": "retrying", "unknown": "unconfirmed"}
+
+
+def timeline(
+    message: Milestones, handovers: Sequence[Handover], attempts: Iterable[Attempt]
+) -> list[Hop]:
+    """Every hop of a message, in the order in which they happened."""
+    hops = [Hop(message.created_at, "received" if message.inbound else "accepted")]
+    for handover in handovers:
+        hops += _handed_over(handover)
+    for step, at in (
+        ("sent", message.sent_at),
+        ("delivered", message.delivered_at),
+        ("read", message.read_at),
+    ):
+        if at is not None and not message.inbound:
+            hops.append(Hop(at, step))
+    if message.failed_at is not None:
+        reason: dict[str, object] = {"code": message.error_code, "reason": message.error_message}
+        hops.append(Hop(message.failed_at, "failed", _known(reason)))
+    hops += [_attempted(attempt) for attempt in attempts]
+    return sorted(hops, key=lambda hop: (hop.at, _ORDER[hop.step]))
+
+
+def _handed_over(handover: Handover) -> list[Hop]:
+    number: dict[str, object] = {"attempt": handover.attempt}
+    hops = [Hop(handover.created_at, "dispatched", number)]
+    if handover.paced_until is not None:
+        why = {"reason": "the instance's limits held it back until then"}
+        hops.append(Hop(handover.paced_until, "paced", {**number, **why}))
+    if handover.handed_over_at is not None:
+        hops.append(Hop(handover.handed_over_at, "handed_over", number))
+    ended = _ENDED.get(handover.outcome or "")
+    if ended is not None and handover.settled_at is not None:
+        reason: dict[str, object] = {"code": handover.code, "reason": handover.detail}
+        hops.append(Hop(handover.settled_at, ended, {**number, **_known(reason)}))
+    return hops
+
+
+def _attempted(attempt: Attempt) -> Hop:
+    details: dict[str, object] = {
+        "event": attempt.event,
+        "url": attempt.url,
+        "attempt": attempt.number,
+        "statusCode": attempt.status_code,
+        "responseTime": attempt.duration_ms,
+        "error": attempt.error,
+    }
+    return Hop(attempt.at, "webhook", _known(details))
+
+
+def _known(details: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in details.items() if value is not None}

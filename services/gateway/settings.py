@@ -1,0 +1,182 @@
+"""The gateway's settings."""
+
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import NoDecode
+
+from shared.security.addresses import Network, networks
+from shared.security.egress import EgressPolicy, host_names
+from shared.settings import ServiceSettings
+
+
+def _from(name: str, env: str) -> AliasChoices:
+    return AliasChoices(name, env)
+
+
+class GatewaySettings(ServiceSettings):
+    """Read from the environment once, at start."""
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=_from("host", "WAYPOST_HOST"),
+        description="The address that the API listens on.",
+    )
+    port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        validation_alias=_from("port", "WAYPOST_PORT"),
+        description="The port of the API, of health and of metrics.",
+    )
+    jwt_secret: SecretStr = Field(
+        min_length=32,
+        validation_alias=_from("jwt_secret", "JWT_SECRET"),
+        description="Signs access tokens and seals stored answers. At least 32 characters.",
+    )
+    jwt_secret_previous: SecretStr | None = Field(
+        None,
+        min_length=32,
+        validation_alias=_from("jwt_secret_previous", "JWT_SECRET_PREVIOUS"),
+        description="The secret before the last change; what it signed is still accepted.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        validation_alias=_from("redis_url", "REDIS_URL"),
+        description="Redis, to count rate limits for all replicas together; else each counts alone.",
+    )
+    access_token_minutes: int = Field(
+        15,
+        ge=1,
+        le=24 * 60,
+        validation_alias=_from("access_token_minutes", "WAYPOST_ACCESS_TOKEN_MINUTES"),
+        description="Minutes until an access token expires.",
+    )
+    refresh_token_days: int = Field(
+        7,
+        ge=1,
+        le=365,
+        validation_alias=_from("refresh_token_days", "WAYPOST_REFRESH_TOKEN_DAYS"),
+        description="Days until a refresh token that is not used expires.",
+    )
+    max_body: int = Field(
+        1024 * 1024,
+        ge=16 * 1024,
+        validation_alias=_from("max_body", "WAYPOST_GATEWAY_MAX_BODY"),
+        description="The largest JSON body, in bytes.",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias=_from("cors_origins", "WAYPOST_CORS_ORIGINS"),
+        description="Web pages that may call the API, as origins parted by commas; * for all.",
+    )
+    trusted_proxies: int = Field(
+        0,
+        ge=0,
+        le=10,
+        validation_alias=_from("trusted_proxies", "WAYPOST_TRUSTED_PROXIES"),
+        description="How many proxies of ours add to X-Forwarded-For; 0: the header is not believed.",
+    )
+    limit_user_minute: int = Field(
+        100,
+        ge=1,
+        validation_alias=_from("limit_user_minute", "WAYPOST_LIMIT_USER_PER_MINUTE"),
+        description="Requests a minute of one user.",
+    )
+    limit_address_minute: int = Field(
+        300,
+        ge=1,
+        validation_alias=_from("limit_address_minute", "WAYPOST_LIMIT_ADDRESS_PER_MINUTE"),
+        description="Requests a minute of one address that show no valid credential.",
+    )
+    login_attempts: int = Field(
+        5,
+        ge=1,
+        validation_alias=_from("login_attempts", "WAYPOST_LOGIN_ATTEMPTS"),
+        description="Failed logins per address and account until both have to wait.",
+    )
+    login_window_minutes: int = Field(
+        15,
+        ge=1,
+        validation_alias=_from("login_window_minutes", "WAYPOST_LOGIN_WINDOW_MINUTES"),
+        description="Minutes in which failed logins count.",
+    )
+    password_memory_kib: int = Field(
+        64 * 1024,
+        ge=1024,
+        validation_alias=_from("password_memory_kib", "WAYPOST_PASSWORD_MEMORY_KIB"),
+        description="Memory that hashing one password takes, in KiB (argon2id).",
+    )
+    keys_per_instance: int = Field(
+        10,
+        ge=1,
+        validation_alias=_from("keys_per_instance", "WAYPOST_KEYS_PER_INSTANCE"),
+        description="Keys that one instance may have at a time.",
+    )
+    webhook_allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        validation_alias=_from("webhook_allowed_nets", "WEBHOOK_ALLOWED_NETS"),
+        description="Private networks that webhooks may lead to, as the webhook service has them.",
+    )
+    webhook_allow_http: bool = Field(
+        False,
+        validation_alias=_from("webhook_allow_http", "WEBHOOK_ALLOW_HTTP"),
+        description="Whether webhooks may use plain http://, as the webhook service has it.",
+    )
+    webhook_own_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        validation_alias=_from("webhook_own_hosts", "WEBHOOK_OWN_HOSTS"),
+        description="Host names of this system, where no webhook may lead; comma-separated.",
+    )
+    webhook_test_seconds: float = Field(
+        20,
+        gt=0,
+        le=60,
+        validation_alias=_from("webhook_test_seconds", "WAYPOST_WEBHOOK_TEST_SECONDS"),
+        description="Seconds to wait for what a test of a webhook finds.",
+    )
+    event_retention_days: int = Field(
+        7,
+        ge=1,
+        validation_alias=_from("event_retention_days", "WAYPOST_EVENT_RETENTION_DAYS"),
+        description="Days that the event log keeps events.",
+    )
+    commit: str = Field(
+        "unknown",
+        validation_alias=_from("commit", "WAYPOST_COMMIT"),
+        description="The commit that this build was made from, for GET /api/version.",
+    )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins(cls, value: object) -> object:
+        return tuple(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("webhook_allowed_nets", mode="before")
+    @classmethod
+    def _nets(cls, value: object) -> object:
+        return networks(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("webhook_own_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return host_names(_parts(value)) if isinstance(value, str) else value
+
+    @property
+    def secrets(self) -> list[str]:
+        """The secrets, newest first."""
+        known = (self.jwt_secret, self.jwt_secret_previous)
+        return [secret.get_secret_value() for secret in known if secret is not None]
+
+    @property
+    def webhook_policy(self) -> EgressPolicy:
+        """Where webhooks may lead."""
+        return EgressPolicy(
+            allowed_networks=self.webhook_allowed_nets,
+            allow_http=self.webhook_allow_http,
+            own_hosts=self.webhook_own_hosts,
+        )
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]

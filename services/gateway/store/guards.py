@@ -1,0 +1,38 @@
+"""How much of an instance's limits is used, as the dispatcher's transmissions tell."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.domain.guard import WINDOWS, Used
+from shared.db.tables.dispatcher import PacingRow, TransmissionRow
+
+
+async def used(
+    tx: AsyncConnection, instance_id: UUID, limits: Mapping[str, int], *, now: datetime
+) -> dict[str, Used]:
+    """How many transmissions lie in each window, and which of them decides about the next."""
+    found = {}
+    for name, span in WINDOWS.items():
+        recent = select(TransmissionRow.created_at).where(
+            TransmissionRow.instance_id == instance_id, TransmissionRow.created_at > now - span
+        )
+        total = await tx.execute(select(func.count()).select_from(recent.subquery()))
+        count = total.scalar_one()
+        deciding = None
+        if limits[name] and count >= limits[name]:
+            newest = recent.order_by(TransmissionRow.created_at.desc())
+            deciding = (await tx.execute(newest.offset(limits[name] - 1).limit(1))).scalar_one()
+        found[name] = Used(count, deciding)
+    return found
+
+
+async def held_until(tx: AsyncConnection, instance_id: UUID) -> datetime | None:
+    """Until when WhatsApp asked this instance to send nothing."""
+    found = await tx.execute(
+        select(PacingRow.throttled_until).where(PacingRow.instance_id == instance_id)
+    )
+    return found.scalar_one_or_none()

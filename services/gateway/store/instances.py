@@ -1,0 +1,195 @@
+"""Instances: what their owners want, and what the session service says is so."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.domain.principal import Scope
+from shared.broker.topology import SHARDS
+from shared.db.database import Database
+from shared.db.tables.gateway import InstanceRow
+from shared.db.tables.sessions import SessionStateRow
+
+# What an instance is before any session has ever been made for it.
+CREATED = "created"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One WhatsApp connection of a tenant."""
+
+    id: UUID
+    tenant_id: UUID
+    name: str
+    engine: str
+    phone_number: str | None
+    settings: dict[str, object]
+    guard: dict[str, object]
+    shard: int
+    connected: bool
+    created_at: datetime
+    updated_at: datetime
+    status: str = CREATED
+    session_phone: str | None = None
+    device_info: dict[str, object] | None = None
+    since: datetime | None = None
+    last_error: str | None = None
+    qr_code: str | None = None
+    qr_expires_at: datetime | None = None
+
+    @property
+    def number(self) -> str | None:
+        """The number that is linked, or else the one that is meant to be."""
+        return self.session_phone or self.phone_number
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What accepting a message must know about an instance."""
+
+    id: UUID
+    tenant_id: UUID
+    shard: int
+    connected: bool
+    status: str
+    number: str
+
+
+_COLUMNS = (
+    InstanceRow.id,
+    InstanceRow.tenant_id,
+    InstanceRow.name,
+    InstanceRow.engine,
+    InstanceRow.phone_number,
+    InstanceRow.settings,
+    InstanceRow.guard,
+    InstanceRow.shard,
+    InstanceRow.connected,
+    InstanceRow.created_at,
+    InstanceRow.updated_at,
+    func.coalesce(SessionStateRow.status, CREATED).label("status"),
+    SessionStateRow.phone_number.label("session_phone"),
+    SessionStateRow.device_info,
+    SessionStateRow.since,
+    SessionStateRow.last_error,
+    SessionStateRow.qr_code,
+    SessionStateRow.qr_expires_at,
+)
+_NAMES = tuple(Instance.__dataclass_fields__)
+
+
+def visible(scope: Scope) -> list[ColumnElement[bool]]:
+    """The conditions under which an instance exists for whoever has this scope."""
+    conditions = [InstanceRow.tenant_id == scope.tenant_id, InstanceRow.deleted_at.is_(None)]
+    if scope.instances is not None:
+        conditions.append(InstanceRow.id.in_(scope.instances))
+    return conditions
+
+
+async def add(tx: AsyncConnection, instance: Instance) -> None:
+    """Store a new instance."""
+    await tx.execute(
+        insert(InstanceRow).values(
+            id=instance.id,
+            tenant_id=instance.tenant_id,
+            name=instance.name,
+            engine=instance.engine,
+            phone_number=instance.phone_number,
+            settings=instance.settings,
+            guard=instance.guard,
+            shard=instance.shard,
+            connected=instance.connected,
+            created_at=instance.created_at,
+            updated_at=instance.updated_at,
+        )
+    )
+
+
+async def least_loaded_shard(tx: AsyncConnection) -> int:
+    """The shard with the fewest instances."""
+    found = await tx.execute(
+        text(
+            """
+            SELECT s.id FROM generate_series(0, :last) AS s (id)
+            LEFT JOIN gateway.instances i ON i.shard = s.id AND i.deleted_at IS NULL
+            GROUP BY s.id ORDER BY count(i.id), s.id LIMIT 1
+            """
+        ),
+        {"last": SHARDS - 1},
+    )
+    shard: int = found.scalar_one()
+    return shard
+
+
+async def count(tx: AsyncConnection, tenant_id: UUID) -> int:
+    """How many instances a tenant has."""
+    found = await tx.execute(
+        select(func.count()).select_from(InstanceRow).where(*visible(Scope(tenant_id)))
+    )
+    return found.scalar_one()
+
+
+async def find(
+    tx: AsyncConnection, scope: Scope, instance_id: UUID, *, lock: bool = False
+) -> Instance | None:
+    """The instance, if it exists for this scope; with ``lock`` nobody else changes it meanwhile."""
+    query = (
+        select(*_COLUMNS)
+        .outerjoin(SessionStateRow, SessionStateRow.instance_id == InstanceRow.id)
+        .where(InstanceRow.id == instance_id, *visible(scope))
+    )
+    if lock:
+        query = query.with_for_update(of=InstanceRow)
+    row = (await tx.execute(query)).first()
+    return None if row is None else Instance(**dict(zip(_NAMES, row, strict=True)))
+
+
+async def page(
+    tx: AsyncConnection, scope: Scope, *, after: UUID | None, limit: int
+) -> list[Instance]:
+    """Instances, newest first, that come after the one named."""
+    query = (
+        select(*_COLUMNS)
+        .outerjoin(SessionStateRow, SessionStateRow.instance_id == InstanceRow.id)
+        .where(*visible(scope))
+        .order_by(InstanceRow.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(InstanceRow.id < after)
+    return [
+        Instance(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)
+    ]
+
+
+async def change(
+    tx: AsyncConnection, instance_id: UUID, changes: Mapping[str, object], *, now: datetime
+) -> None:
+    """Store what has changed."""
+    await tx.execute(
+        update(InstanceRow)
+        .where(InstanceRow.id == instance_id)
+        .values(**changes, updated_at=now)
+    )
+
+
+async def sender(database: Database, instance_id: UUID) -> Sender | None:
+    """What accepting a message must know, in one query on a hot connection."""
+    async with database.hot() as connection:
+        row = await connection.fetchrow(
+            """
+            SELECT i.id, i.tenant_id, i.shard, i.connected, coalesce(s.status, 'created'),
+                   coalesce(s.phone_number, i.phone_number, '')
+            FROM gateway.instances i
+            LEFT JOIN sessions.session_states s ON s.instance_id = i.id
+            WHERE i.id = $1 AND i.deleted_at IS NULL
+            """,
+            instance_id,
+        )
+    if row is None:
+        return None
+    return Sender(row[0], row[1], row[2], row[3], row[4], row[5])

@@ -1,0 +1,52 @@
+"""The traces that a message leaves with every service on its way."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.domain.timeline import Attempt, Handover
+from shared.db.tables.dispatcher import TransmissionRow
+from shared.db.tables.gateway import WebhookRow
+from shared.db.tables.sessions import HandoverRow
+from shared.db.tables.webhooks import AttemptRow, DeliveryRow
+
+
+async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
+    """Each transmission of a message, and when it was handed to the engine."""
+    rows = await tx.execute(
+        select(
+            TransmissionRow.attempt,
+            TransmissionRow.created_at,
+            TransmissionRow.paced_until,
+            HandoverRow.handed_over_at,
+            TransmissionRow.outcome,
+            TransmissionRow.code,
+            TransmissionRow.detail,
+            TransmissionRow.settled_at,
+        )
+        .outerjoin(HandoverRow, HandoverRow.transmission_id == TransmissionRow.id)
+        .where(TransmissionRow.message_id == message_id)
+        .order_by(TransmissionRow.created_at)
+    )
+    return [Handover(*row) for row in rows]
+
+
+async def webhook_attempts(tx: AsyncConnection, tenant_id: UUID, message_id: UUID) -> list[Attempt]:
+    """Each POST of an event about a message."""
+    rows = await tx.execute(
+        select(
+            AttemptRow.at,
+            AttemptRow.number,
+            DeliveryRow.event_type,
+            WebhookRow.url,
+            AttemptRow.status_code,
+            AttemptRow.duration_ms,
+            AttemptRow.error,
+        )
+        .join(DeliveryRow, DeliveryRow.id == AttemptRow.delivery_id)
+        .outerjoin(WebhookRow, WebhookRow.id == DeliveryRow.endpoint_id)
+        .where(DeliveryRow.message_id == message_id, DeliveryRow.tenant_id == tenant_id)
+        .order_by(AttemptRow.at)
+    )
+    return [Attempt(*row) for row in rows]

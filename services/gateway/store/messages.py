@@ -1,0 +1,146 @@
+"""Messages as their owners see them; the dispatcher writes everything after their acceptance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.domain.principal import Scope
+from shared.db.tables.dispatcher import MessageRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What somebody wanted said, or has said to us, and what became of it."""
+
+    id: UUID
+    sequence: int
+    instance_id: UUID
+    direction: str
+    status: str
+    type: str
+    chat: str
+    sender: str
+    recipient: str
+    content: dict[str, object]
+    metadata: dict[str, str] | None
+    priority: int
+    attempts: int
+    engine_message_id: str | None
+    error_code: str | None
+    error_message: str | None
+    created_at: datetime
+    expires_at: datetime
+    sent_at: datetime | None
+    delivered_at: datetime | None
+    read_at: datetime | None
+    failed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a list is to hold; ``None`` filters nothing. ``chat`` is a canonical WhatsApp id."""
+
+    direction: str | None = None
+    statuses: Sequence[str] = ()
+    types: Sequence[str] = ()
+    sender: str | None = None
+    recipient: str | None = None
+    chat: str | None = None
+    since: datetime | None = None
+    before: datetime | None = None
+
+
+_COLUMNS = (
+    MessageRow.id,
+    MessageRow.sequence,
+    MessageRow.instance_id,
+    MessageRow.direction,
+    MessageRow.status,
+    MessageRow.type,
+    MessageRow.chat,
+    MessageRow.sender,
+    MessageRow.recipient,
+    MessageRow.content,
+    MessageRow.metadata_,
+    MessageRow.priority,
+    MessageRow.attempts,
+    MessageRow.engine_message_id,
+    MessageRow.error_code,
+    MessageRow.error_message,
+    MessageRow.created_at,
+    MessageRow.expires_at,
+    MessageRow.sent_at,
+    MessageRow.delivered_at,
+    MessageRow.read_at,
+    MessageRow.failed_at,
+)
+_NAMES = tuple(Message.__dataclass_fields__)
+
+
+async def find(tx: AsyncConnection, scope: Scope, message_id: UUID) -> Message | None:
+    """The message, if it exists for this scope."""
+    query = select(*_COLUMNS).where(MessageRow.id == message_id, *_visible(scope))
+    row = (await tx.execute(query)).first()
+    return None if row is None else Message(**dict(zip(_NAMES, row, strict=True)))
+
+
+async def page(
+    tx: AsyncConnection,
+    scope: Scope,
+    wanted: Wanted,
+    *,
+    after: int | None = None,
+    offset: int = 0,
+    limit: int,
+) -> list[Message]:
+    """Messages, latest accepted first, that come after the one with sequence ``after``."""
+    query = (
+        select(*_COLUMNS)
+        .where(*_visible(scope), *_conditions(wanted))
+        .order_by(MessageRow.sequence.desc())
+        .limit(limit)
+        .offset(offset)
+    )
+    if after is not None:
+        query = query.where(MessageRow.sequence < after)
+    return [Message(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)]
+
+
+async def count(tx: AsyncConnection, scope: Scope, wanted: Wanted) -> int:
+    """How many messages there are in all."""
+    query = (
+        select(func.count()).select_from(MessageRow).where(*_visible(scope), *_conditions(wanted))
+    )
+    return (await tx.execute(query)).scalar_one()
+
+
+def _visible(scope: Scope) -> list[ColumnElement[bool]]:
+    conditions = [MessageRow.tenant_id == scope.tenant_id]
+    if scope.instances is not None:
+        conditions.append(MessageRow.instance_id.in_(scope.instances))
+    return conditions
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    conditions = []
+    if wanted.direction is not None:
+        conditions.append(MessageRow.direction == wanted.direction)
+    if wanted.statuses:
+        conditions.append(MessageRow.status.in_(wanted.statuses))
+    if wanted.types:
+        conditions.append(MessageRow.type.in_(wanted.types))
+    if wanted.sender is not None:
+        conditions.append(MessageRow.sender == wanted.sender)
+    if wanted.recipient is not None:
+        conditions.append(MessageRow.recipient == wanted.recipient)
+    if wanted.chat is not None:
+        conditions.append(MessageRow.chat == wanted.chat)
+    if wanted.since is not None:
+        conditions.append(MessageRow.created_at >= wanted.since)
+    if wanted.before is not None:
+        conditions.append(MessageRow.created_at < wanted.before)
+    return conditions

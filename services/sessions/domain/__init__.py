@@ -1,0 +1,1 @@
+"""What the session service decides, without doing anything."""

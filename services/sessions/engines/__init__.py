@@ -1,0 +1,1 @@
+"""Ways to reach WhatsApp. They know the port and not one another."""

@@ -1,0 +1,298 @@
+"""What the session service asks of a way to reach WhatsApp, and what it is told by one."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar, Literal, Protocol
+from uuid import UUID
+
+from services.sessions.domain.lease import Lease
+from shared.contracts.content import ContactCard, Content, Identity, Location, Media, Poll, Text
+from shared.errors import Rejected, Transient
+
+
+class Capability(StrEnum):
+    """Something that an engine can do. What is not among its capabilities it is never asked for."""
+
+    QR = "qr"
+    PAIRING_CODE = "pairing_code"
+    # The engine sends under the message id that it is given, so that a repeat is recognised.
+    CLIENT_MESSAGE_ID = "client_message_id"
+    TEXT = "text"
+    MEDIA = "media"
+    LOCATION = "location"
+    CONTACT = "contact"
+    POLL = "poll"
+    GROUPS = "groups"
+    TEMPLATES = "templates"
+    EDIT = "edit"
+    REVOKE = "revoke"
+    REACTION = "reaction"
+    READ_RECEIPTS = "read_receipts"
+    TYPING = "typing"
+    NUMBER_CHECK = "number_check"
+
+
+class NotOnWhatsApp(Rejected):
+    """Nobody has this number on WhatsApp."""
+
+    code = "NOT_ON_WHATSAPP"
+
+
+class Refused(Rejected):
+    """WhatsApp refuses this message for good."""
+
+    code = "REJECTED"
+
+
+class Unsupported(Rejected):
+    """This engine cannot say this; another might."""
+
+    code = "UNSUPPORTED"
+
+
+class Retryable(Transient):
+    """WhatsApp did not take the message this time, and it is certain that it did not."""
+
+    code = "RETRYABLE"
+
+
+class SessionDown(Transient):
+    """There is no connection to hand the message to, so it was not handed over."""
+
+    code = "SESSION_DOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Which session to open, for whom, and by what right.
+
+    Whatever an engine keeps for a session it writes under ``lease``, so that a process that lost
+    the shard cannot spoil what the next one goes on with.
+    """
+
+    instance_id: UUID
+    tenant_id: UUID
+    lease: Lease
+    phone_number: str | None
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """One message to hand over. ``to`` is a canonical address."""
+
+    engine_message_id: str
+    to: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transmitted:
+    """WhatsApp has taken the message, under this id."""
+
+    engine_message_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """Something that an engine reports about one session."""
+
+    instance_id: UUID
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qr(Happening):
+    """A code waits to be scanned; the one before is void."""
+
+    code: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paired(Happening):
+    """A phone has linked this device. ``phone_number`` has a ``+``. ``Connected`` follows."""
+
+    phone_number: str
+    device_info: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(Happening):
+    """The session can send and receive."""
+
+    phone_number: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected(Happening):
+    """The connection is gone. With ``will_retry`` the engine brings it back and says ``Connected``.
+
+    Without, this ends the session.
+    """
+
+    reason: str
+    will_retry: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedOut(Happening):
+    """The phone unlinked this device, or WhatsApp did. Ends the session; credentials are gone."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Banned(Happening):
+    """WhatsApp has banned the number. Ends the session."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Happening):
+    """The engine gives up on this session for a reason of its own. Ends the session."""
+
+    reason: str
+
+
+Ending = Disconnected | LoggedOut | Banned | Failed
+SessionHappening = Qr | Paired | Connected | Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stanza(Happening):
+    """Something that WhatsApp delivers until it is acknowledged.
+
+    ``stanza_key`` is a function of WhatsApp's own ids: the same thing delivered again has the same
+    key. ``chat`` is the conversation, ``sender`` who acted in it; both canonical.
+    """
+
+    stanza_key: str
+    chat: str
+    sender: Identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageReceived(Stanza):
+    """Somebody wrote to the account."""
+
+    engine_message_id: str
+    content: Content
+    reply_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageEdited(Stanza):
+    """Somebody changed the words of a message of theirs."""
+
+    target_id: str
+    content: Content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRevoked(Stanza):
+    """Somebody deleted a message of theirs for everyone."""
+
+    target_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaction(Stanza):
+    """Somebody reacted to a message, theirs or the account's own. An empty ``emoji`` takes it back."""
+
+    target_id: str
+    emoji: str
+
+
+Incoming = MessageReceived | MessageEdited | MessageRevoked | Reaction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusChanged(Happening):
+    """A receipt for a message that the account sent. May come doubled and in any order."""
+
+    engine_message_id: str
+    status: Literal["sent", "delivered", "read"]
+
+
+EngineEvent = SessionHappening | Incoming | StatusChanged
+
+
+class Sink(Protocol):
+    """Where an engine puts what happens, for any number of sessions at once."""
+
+    async def __call__(self, events: Sequence[EngineEvent]) -> Sequence[bool]:
+        """Return once the events are committed: for each, whether it is.
+
+        Only then may the engine acknowledge it to WhatsApp. What was not committed must be offered
+        again after a while (a second or so), unless the session is closed first: the reason is
+        usually that another process owns it by now, and will be told by WhatsApp itself. Raises
+        ``Transient`` if the database is away; then nothing was committed.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A way to reach WhatsApp, for many sessions at once."""
+
+    kind: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+
+    def events(self, sink: Sink) -> AbstractAsyncContextManager[None]:
+        """Be at work for as long as the context is open, and put what happens into ``sink``.
+
+        Entered before the first ``open`` and left after the last ``close``. On exit everything
+        that the engine has started has ended. An engine offers a session's events in the order in
+        which they happened.
+        """
+        ...
+
+    async def open(self, opening: Opening) -> None:
+        """Bring up a session; return as soon as it is looked after, not when it is connected.
+
+        Whether it connects, with stored credentials or after a code was scanned, is told by
+        events; the engine reconnects by itself until it has said that the session has ended. Does
+        nothing if the session is open under the same lease. Raises ``Rejected`` if it can never be
+        opened with these settings, and ``Transient`` if the same call may succeed later.
+        """
+        ...
+
+    async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
+        """Hand one message to WhatsApp; return once it has been accepted.
+
+        Raises ``Rejected`` if it never will be (``NotOnWhatsApp``, ``Refused``, ``Unsupported``),
+        ``Transient`` if it certainly was not taken and may be handed over again (``Retryable``,
+        ``SessionDown``; ``Throttled`` with when), and ``Fenced`` if the session's lease is no
+        longer valid. If none of that is known, raises ``Unconfirmed``: repeating it might say it
+        twice. The same holds if the call is cancelled.
+        """
+        ...
+
+    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
+        """Let go of a session; with ``forget``, unlink the device and erase its credentials too.
+
+        When it returns, no event of this session is being offered and nothing is being sent for
+        it. Does nothing if it is not open, except to forget. Not called for a session that has
+        ended by an event: after offering that, the engine has let go by itself.
+        """
+        ...
+
+
+def needed(content: Content) -> Capability:
+    """What an engine must be capable of to say this."""
+    match content:
+        case Text():
+            return Capability.TEXT
+        case Media():
+            return Capability.MEDIA
+        case Location():
+            return Capability.LOCATION
+        case ContactCard():
+            return Capability.CONTACT
+        case Poll():
+            return Capability.POLL

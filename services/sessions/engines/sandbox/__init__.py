@@ -1,0 +1,1 @@
+"""A WhatsApp without phones: deterministic, durable, and shared by all session processes."""

@@ -1,0 +1,31 @@
+"""When to look for something due, without asking the database every time."""
+
+from heapq import heappop, heappush
+
+# Looking more often than this would only make the batches smaller.
+GRAIN = 0.025
+
+
+class Agenda:
+    """Moments at which something becomes due, rounded up to a grain, each remembered once.
+
+    Times are monotonic seconds. What other processes have put into the queue is not in here, so
+    whoever uses it looks now and then anyway.
+    """
+
+    def __init__(self) -> None:
+        self._moments: list[int] = []
+        self._known: set[int] = set()
+
+    def expect(self, at: float) -> None:
+        """Something will be due at ``at``."""
+        moment = int(at / GRAIN) + 1
+        if moment not in self._known:
+            self._known.add(moment)
+            heappush(self._moments, moment)
+
+    def next_after(self, now: float) -> float | None:
+        """When to look next, after having looked at ``now``."""
+        while self._moments and self._moments[0] * GRAIN <= now:
+            self._known.discard(heappop(self._moments))
+        return self._moments[0] * GRAIN if self._moments else None

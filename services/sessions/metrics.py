@@ -1,0 +1,60 @@
+"""The session service's metrics. Labels come from closed sets; never an id or a number."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class SessionsMetrics:
+    """What is owned, what is connected, and what passes through."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.shards = Gauge(
+            "waypost_sessions_shards_owned", "Shards leased by this process.", registry=registry
+        )
+        self.shards_lost = Counter(
+            "waypost_sessions_shards_lost_total",
+            "Leases that ended without being given up.",
+            registry=registry,
+        )
+        self.renewal_seconds = Histogram(
+            "waypost_sessions_renewal_seconds", "Time to renew all leases.", registry=registry
+        )
+        self.live = Gauge(
+            "waypost_sessions_live", "Sessions that this process keeps.", registry=registry
+        )
+        self.status_changes = Counter(
+            "waypost_sessions_status_changes_total",
+            "Changes of an instance's status.",
+            ["status"],
+            registry=registry,
+        )
+        self.logins = Counter(
+            "waypost_sessions_logins_total", "Connections opened.", registry=registry
+        )
+        self.in_flight = Gauge(
+            "waypost_sessions_transmissions_in_flight",
+            "Transmissions handed to an engine and not settled.",
+            registry=registry,
+        )
+        self.settled = Counter(
+            "waypost_sessions_transmissions_settled_total",
+            "Transmissions that have ended.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.not_ours = Counter(
+            "waypost_sessions_transmissions_dropped_total",
+            "Transmissions that were a repeat, or another owner's.",
+            registry=registry,
+        )
+        self.transmit_seconds = Histogram(
+            "waypost_sessions_transmit_seconds",
+            "Time that an engine took for one transmission.",
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=registry,
+        )
+        self.inbound = Counter(
+            "waypost_sessions_inbound_total",
+            "What engines have reported.",
+            ["kind"],
+            registry=registry,
+        )

@@ -1,0 +1,1 @@
+"""SQL: functions of a connection. Whatever an owner writes goes through ``fence``."""

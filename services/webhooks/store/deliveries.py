@@ -1,0 +1,238 @@
+"""Deliveries from being made to being claimed, and back when a claim comes to nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from services.webhooks.domain.endpoint import Endpoint
+from services.webhooks.domain.delivery import Delivery
+from shared.db.database import HotConnection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDelivery:
+    """A delivery about to be made. ``claimed`` means that this worker starts on it at once."""
+
+    id: UUID
+    endpoint: Endpoint
+    event_id: UUID
+    event_type: str
+    instance_id: UUID | None
+    message_id: UUID | None
+    body: bytes
+    claimed: bool
+
+    def as_claimed(self, *, good_until: float) -> Delivery:
+        """The same as the worker sees it."""
+        return Delivery(
+            id=self.id,
+            endpoint_id=self.endpoint.id,
+            event_id=self.event_id,
+            event_type=self.event_type,
+            instance_id=self.instance_id,
+            body=self.body,
+            attempts=0,
+            good_until=good_until,
+        )
+
+
+async def insert(
+    connection: HotConnection,
+    rows: Sequence[NewDelivery],
+    *,
+    worker: str,
+    lease: timedelta,
+    now: datetime,
+) -> set[UUID]:
+    """Make deliveries; return the ids of those that are new, and so whose claims hold.
+
+    An event that comes again finds its deliveries made. Rows go in by (endpoint, event): two
+    consumers that insert the same ones in different orders would deadlock.
+    """
+    ordered = sorted(rows, key=lambda row: (row.endpoint.id.int, row.event_id.int))
+    made = await connection.fetch(
+        """
+        INSERT INTO webhooks.deliveries (
+            id, tenant_id, instance_id, endpoint_id, event_id, event_type, message_id, body,
+            state, attempts, next_at, claim_until, claimed_by, created_at
+        )
+        SELECT u.id, u.tenant_id, u.instance_id, u.endpoint_id, u.event_id, u.event_type,
+               u.message_id, u.body, CASE WHEN u.claimed THEN 'claimed' ELSE 'pending' END, 0, $10,
+               CASE WHEN u.claimed THEN clock_timestamp() + $11::interval END,
+               CASE WHEN u.claimed THEN $12::text END, $10
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[],
+                    $7::uuid[], $8::bytea[], $9::bool[])
+            AS u (id, tenant_id, instance_id, endpoint_id, event_id, event_type, message_id, body,
+                  claimed)
+        ON CONFLICT (endpoint_id, event_id) DO NOTHING RETURNING id
+        """,
+        [row.id for row in ordered],
+        [row.endpoint.tenant_id for row in ordered],
+        [row.instance_id for row in ordered],
+        [row.endpoint.id for row in ordered],
+        [row.event_id for row in ordered],
+        [row.event_type for row in ordered],
+        [row.message_id for row in ordered],
+        [row.body for row in ordered],
+        [row.claimed for row in ordered],
+        now,
+        lease,
+        worker,
+    )
+    return {row[0] for row in made}
+
+
+async def claim(
+    connection: HotConnection,
+    rooms: Sequence[tuple[UUID, int]],
+    *,
+    worker: str,
+    lease: timedelta,
+    good_until: float,
+    probes: frozenset[UUID],
+    now: datetime,
+) -> list[Delivery]:
+    """Take what is due for some endpoints, for each at most as many as there is room for.
+
+    Concurrent callers never take the same one. The claim is a lease on the database's clock: once
+    it has run out, ``reclaim`` gives the delivery to whoever comes next.
+    """
+    rows = await connection.fetch(
+        """
+        WITH claimed AS (
+            SELECT found.id
+            FROM unnest($1::uuid[], $2::int[]) AS asked (endpoint_id, room)
+            CROSS JOIN LATERAL (
+                SELECT id FROM webhooks.deliveries
+                WHERE endpoint_id = asked.endpoint_id AND state = 'pending' AND next_at <= $3
+                ORDER BY next_at LIMIT asked.room
+                FOR UPDATE SKIP LOCKED
+            ) AS found
+        )
+        UPDATE webhooks.deliveries d
+        SET state = 'claimed', claim_until = clock_timestamp() + $4::interval, claimed_by = $5
+        FROM claimed c WHERE d.id = c.id
+        RETURNING d.id, d.endpoint_id, d.event_id, d.event_type, d.instance_id, d.body,
+                  d.attempts, d.next_at
+        """,
+        [endpoint_id for endpoint_id, _ in rooms],
+        [room for _, room in rooms],
+        now,
+        lease,
+        worker,
+    )
+    rows.sort(key=lambda row: row[7])
+    return [
+        Delivery(
+            id=row[0],
+            endpoint_id=row[1],
+            event_id=row[2],
+            event_type=row[3],
+            instance_id=row[4],
+            body=row[5],
+            attempts=row[6],
+            good_until=good_until,
+            probe=row[1] in probes,
+        )
+        for row in rows
+    ]
+
+
+async def release(
+    connection: HotConnection, ids: Sequence[UUID], *, worker: str
+) -> None:
+    """Give back claims that came to nothing. No attempt was made, so none is counted."""
+    await connection.execute(
+        """
+        UPDATE webhooks.deliveries SET state = 'pending', claim_until = NULL, claimed_by = NULL
+        WHERE id = ANY($1::uuid[]) AND state = 'claimed' AND claimed_by = $2
+        """,
+        ids,
+        worker,
+    )
+
+
+async def release_all(connection: HotConnection, *, worker: str) -> int:
+    """Give back every claim of a worker that is leaving."""
+    done = await connection.execute(
+        """
+        UPDATE webhooks.deliveries SET state = 'pending', claim_until = NULL, claimed_by = NULL
+        WHERE state = 'claimed' AND claimed_by = $1
+        """,
+        worker,
+    )
+    return _count(done)
+
+
+async def reclaim(connection: HotConnection, *, limit: int) -> int:
+    """Take claims away from workers that did not come back in time, so that others can have them.
+
+    The attempt that was perhaps made is not counted: its repeat carries the same event id.
+    """
+    done = await connection.execute(
+        """
+        UPDATE webhooks.deliveries SET state = 'pending', claim_until = NULL, claimed_by = NULL
+        WHERE id IN (
+            SELECT id FROM webhooks.deliveries
+            WHERE state = 'claimed' AND claim_until < clock_timestamp()
+            ORDER BY claim_until LIMIT $1
+            FOR UPDATE SKIP LOCKED
+        )
+        """,
+        limit,
+    )
+    return _count(done)
+
+
+async def end_waiting(
+    connection: HotConnection, endpoints: Sequence[UUID], *, limit: int, now: datetime
+) -> int:
+    """End what waits for endpoints that get nothing any more; return how many, at most ``limit``."""
+    done = await connection.execute(
+        """
+        UPDATE webhooks.deliveries SET state = 'disabled', done_at = $3
+        WHERE id IN (
+            SELECT id FROM webhooks.deliveries
+            WHERE endpoint_id = ANY($1::uuid[]) AND state = 'pending'
+            LIMIT $2
+            FOR UPDATE SKIP LOCKED
+        )
+        """,
+        endpoints,
+        limit,
+        now,
+    )
+    return _count(done)
+
+
+async def forget(connection: HotConnection, *, before: datetime, limit: int) -> int:
+    """Delete deliveries made ``before``, with their attempts; return how many, at most ``limit``.
+
+    Ids are UUIDv7, so the primary key finds the old ones: no index on a date has to be kept.
+    """
+    floor = UUID(int=int(before.timestamp() * 1000) << 80)
+    gone = await connection.fetchval(
+        """
+        WITH old AS (
+            SELECT id FROM webhooks.deliveries
+            WHERE id < $1 AND created_at < $2 AND state <> 'claimed'
+            ORDER BY id LIMIT $3
+            FOR UPDATE SKIP LOCKED
+        ), attempts AS (
+            DELETE FROM webhooks.attempts a USING old WHERE a.delivery_id = old.id
+        ), deliveries AS (
+            DELETE FROM webhooks.deliveries d USING old WHERE d.id = old.id RETURNING d.id
+        )
+        SELECT count(*) FROM deliveries
+        """,
+        floor,
+        before,
+        limit,
+    )
+    return int(gone)
+
+
+def _count(status: str) -> int:
+    """How many rows a statement's status, such as ``UPDATE 3``, tells of."""
+    return int(status.rpartition(" ")[2])

@@ -1,0 +1,68 @@
+"""Endpoints and instances, which are the gateway's: read here, never written."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from services.webhooks.domain.endpoint import Endpoint
+from shared.db.database import HotConnection
+
+# Switching an endpoint on again is a change of its row, which only the gateway may write; so what
+# we found out about it before that change no longer counts.
+DISABLED = "(h.disabled_at IS NOT NULL AND h.disabled_at >= w.updated_at)"
+
+
+async def of_tenants(connection: HotConnection, tenants: Collection[UUID]) -> list[Endpoint]:
+    """The endpoints of some tenants that are to be sent something."""
+    rows = await connection.fetch(
+        f"""
+        SELECT w.id, w.tenant_id, w.instance_id, w.url, w.secret, w.events,
+               coalesce(h.opened, 0) > 0 AND h.disabled_at IS NULL
+        FROM gateway.webhooks w
+        LEFT JOIN webhooks.endpoint_health h ON h.endpoint_id = w.id
+        WHERE w.tenant_id = ANY($1::uuid[]) AND w.active AND NOT coalesce({DISABLED}, false)
+        """,  # noqa: S608 - the condition is a constant of ours
+        list(tenants),
+    )
+    return [_endpoint(*row) for row in rows]
+
+
+async def find(connection: HotConnection, endpoint_id: UUID) -> Endpoint | None:
+    """One endpoint, whether it is switched on or not."""
+    row = await connection.fetchrow(
+        """
+        SELECT w.id, w.tenant_id, w.instance_id, w.url, w.secret, w.events, false
+        FROM gateway.webhooks w WHERE w.id = $1
+        """,
+        endpoint_id,
+    )
+    return None if row is None else _endpoint(*row)
+
+
+async def instance_names(
+    connection: HotConnection, instances: Collection[UUID]
+) -> dict[UUID, str]:
+    """What the tenants call some of their instances."""
+    rows = await connection.fetch(
+        "SELECT id, name FROM gateway.instances WHERE id = ANY($1::uuid[])", list(instances)
+    )
+    return {id_: name for id_, name in rows}  # noqa: C416 - a record is not a pair to mypy
+
+
+def _endpoint(
+    id_: UUID,
+    tenant_id: UUID,
+    instance_id: UUID | None,
+    url: str,
+    secret: str,
+    patterns: list[str],
+    opened: bool,
+) -> Endpoint:
+    return Endpoint(
+        id=id_,
+        tenant_id=tenant_id,
+        instance_id=instance_id,
+        url=url,
+        secrets=(secret,),
+        patterns=tuple(patterns),
+        open=opened,
+    )

@@ -1,0 +1,313 @@
+"""Which messages the dispatcher claims, in what order, and what happens when something is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.dispatcher import settlement
+from services.dispatcher.dispatching import STALE_AFTER, Dispatching
+from services.dispatcher.loops import Upkeep
+from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.store import claims
+from shared.broker.memory import MemoryBroker
+from shared.broker.port import Incoming, Outcome, Subscription
+from shared.contracts.commands import Receipt, Transmission, TransmissionOutcome, Transmit
+from shared.db.database import Database
+from shared.messaging.outbox import Relay
+from tests.support.builders import (
+    NOON,
+    a_message_row,
+    a_settled,
+    an_instance,
+    an_organization,
+)
+from tests.support.clock import HandClock
+
+ALICE = "12025550201@s.whatsapp.net"
+BOB = "12025550202@s.whatsapp.net"
+
+
+class World:
+    """A dispatcher over a real database, and what it publishes to shard 7."""
+
+    def __init__(self, database: Database, sql: asyncpg.Connection, broker: MemoryBroker) -> None:
+        self.database = database
+        self.sql = sql
+        self.clock = HandClock()
+        self.transmitted: list[Transmission] = []
+        metrics = DispatcherMetrics(CollectorRegistry())
+        relay = Relay(
+            database=database, broker=broker, schema="dispatcher", clock=self.clock, metrics=metrics
+        )
+        self.dispatching = Dispatching(
+            database=database, broker=broker, relay=relay, clock=self.clock, metrics=metrics
+        )
+        self.upkeep = Upkeep(
+            database=database,
+            dispatching=self.dispatching,
+            relay=relay,
+            clock=self.clock,
+            metrics=metrics,
+        )
+
+    async def receive(self, messages: list[Incoming]) -> list[Outcome]:
+        """Stands where the session service would."""
+        for message in messages:
+            self.transmitted += Transmit.model_validate_json(message.body).transmissions
+        return [Outcome.DONE] * len(messages)
+
+    async def dispatch(self, *instances: UUID) -> list[str]:
+        """Step until nothing more is claimed; the texts that went out, in order."""
+        already = len(self.transmitted)
+        self.dispatching.look_at(instances)
+        while await self.dispatching.step():
+            pass
+        return [one.content.text for one in self.transmitted[already:]]  # type: ignore[union-attr]
+
+    async def settle(self, outcome: TransmissionOutcome, **given: object) -> None:
+        """Settle everything transmitted so far that is still open."""
+        settled = [
+            a_settled(
+                outcome,
+                transmission_id=one.transmission_id,
+                message_id=one.message_id,
+                instance_id=one.instance_id,
+                at=self.clock.now(),
+                **given,
+            )
+            for one in self.transmitted
+        ]
+        async with self.database.hot_tx() as connection:
+            await settlement.settle(
+                connection, settled, now=self.clock.now(), jitter=lambda: 0.0
+            )
+
+    async def statuses(self) -> list[str]:
+        """The status of every message, in the order of acceptance."""
+        rows = await self.sql.fetch("SELECT status FROM dispatcher.messages ORDER BY sequence")
+        return [row[0] for row in rows]
+
+    async def events(self) -> list[str]:
+        """The names of the events in the outbox, in order."""
+        rows = await self.sql.fetch("SELECT name FROM dispatcher.outbox ORDER BY seq")
+        return [row[0] for row in rows]
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    """A dispatcher with a receiver on shard 7's queue."""
+    broker = MemoryBroker(raise_failures=True)
+    sql = await asyncpg.connect(database_url)
+    async with Database.open(database_url, role="waypost_dispatcher") as database:
+        made = World(database, sql, broker)
+        subscription = Subscription(queue="sessions.shard.07", receive=made.receive)  # type: ignore[arg-type]
+        async with broker.subscribe(subscription):
+            yield made
+    await sql.close()
+
+
+async def ready(world: World, **given: object) -> tuple[UUID, UUID]:
+    """A tenant and a ready instance of theirs."""
+    tenant = await an_organization(world.sql)
+    return tenant, await an_instance(world.sql, tenant, **given)
+
+
+async def test_priority_comes_first_then_the_order_of_acceptance(world: World) -> None:
+    tenant, instance = await ready(world)
+    for text, priority in [("low", 2), ("first", 1), ("second", 1), ("urgent", 0)]:
+        await a_message_row(
+            world.sql,
+            tenant,
+            instance,
+            text=text,
+            priority=priority,
+            chat=f"{text}@s.whatsapp.net",
+        )
+    assert await world.dispatch(instance) == ["urgent", "first", "second", "low"]
+    assert await world.statuses() == ["sending"] * 4
+
+
+async def test_a_chat_has_one_in_flight_and_keeps_its_order(world: World) -> None:
+    tenant, instance = await ready(world)
+    for text, chat in [("a1", ALICE), ("a2", ALICE), ("b1", BOB), ("a3", ALICE)]:
+        await a_message_row(world.sql, tenant, instance, text=text, chat=chat)
+    assert await world.dispatch(instance) == ["a1", "b1"]
+    assert await world.dispatch(instance) == []
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    assert await world.dispatch(instance) == ["a2"]
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    assert await world.dispatch(instance) == ["a3"]
+
+
+async def test_a_message_being_retried_holds_its_chat_but_no_other(world: World) -> None:
+    tenant, instance = await ready(world)
+    for text, chat in [("a1", ALICE), ("a2", ALICE)]:
+        await a_message_row(world.sql, tenant, instance, text=text, chat=chat)
+    await world.dispatch(instance)
+    await world.settle(TransmissionOutcome.RETRYABLE)
+    await a_message_row(world.sql, tenant, instance, text="b1", chat=BOB)
+    assert await world.dispatch(instance) == ["b1"]
+    world.clock.move(timedelta(seconds=1))
+    assert await world.dispatch(instance) == ["a1"]
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    assert await world.dispatch(instance) == ["a2"]
+    assert [one.attempt for one in world.transmitted] == [1, 1, 2, 1]
+
+
+async def test_limits_hold_a_second_batch_until_the_window_moves_on(world: World) -> None:
+    tenant, instance = await ready(world, guard={"perMinute": 2, "perHour": 3, "perDay": 0})
+    for number in range(5):
+        await a_message_row(
+            world.sql, tenant, instance, text=f"m{number}", chat=f"120255503{number:02d}@x"
+        )
+    assert await world.dispatch(instance) == ["m0", "m1"]
+    world.clock.move(timedelta(seconds=59))
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(seconds=1))
+    assert await world.dispatch(instance) == ["m2"]
+    world.clock.move(timedelta(minutes=5))
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(minutes=55))
+    assert await world.dispatch(instance) == ["m3", "m4"]
+    waited = await world.sql.fetchval(
+        "SELECT paced_until FROM dispatcher.transmissions t JOIN dispatcher.messages m"
+        " ON m.id = t.message_id WHERE m.content ->> 'text' = 'm3'"
+    )
+    assert waited is not None
+
+
+async def test_an_instance_that_is_not_ready_sends_nothing_until_it_is(world: World) -> None:
+    tenant, instance = await ready(world, status="connecting")
+    await a_message_row(world.sql, tenant, instance, text="later")
+    assert await world.dispatch(instance) == []
+    await world.sql.execute("UPDATE sessions.session_states SET status = 'ready'")
+    await world.dispatching.sweep()
+    assert await world.dispatch() == ["later"]
+
+
+async def test_two_dispatchers_never_claim_the_same_message(
+    world: World, database_url: str
+) -> None:
+    tenant, instance = await ready(world)
+    for number in range(200):
+        await a_message_row(world.sql, tenant, instance, chat=f"1202556{number:04d}@x")
+
+    async def claim() -> list[UUID]:
+        async with Database.open(database_url, role="waypost_dispatcher") as other:
+            taken = []
+            for _ in range(40):
+                async with other.hot_tx() as connection:
+                    await claims.ensure_pacing(connection, [instance])
+                    if await claims.lock_candidates(connection, [instance]):
+                        found = await claims.claim_due(connection, [(instance, 10)], now=NOON)
+                        taken += [item.message_id for _, item in found]
+            return taken
+
+    first, second = await asyncio.gather(claim(), claim())
+    assert len(first) + len(second) == 200
+    assert not set(first) & set(second)
+
+
+async def test_a_command_that_was_lost_is_published_again_under_the_same_id(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance)
+    await world.sql.execute(
+        "UPDATE sessions.shards SET owner = 'a', epoch = 1, lease_until = 'infinity' WHERE id = 7"
+    )
+    await world.dispatch(instance)
+    await world.dispatching.sweep()
+    assert len(world.transmitted) == 1
+    world.clock.move(STALE_AFTER + timedelta(seconds=1))
+    await world.dispatching.sweep()
+    assert len({one.transmission_id for one in world.transmitted}) == 1
+    assert len(world.transmitted) == 2
+
+
+async def test_settling_twice_tells_once(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance)
+    await world.dispatch(instance)
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    await world.settle(TransmissionOutcome.REJECTED, code="REJECTED")
+    assert await world.statuses() == ["sent"]
+    assert await world.events() == ["message.sent"]
+
+
+async def test_a_receipt_before_the_outcome_counts_and_the_outcome_adds_nothing(
+    world: World,
+) -> None:
+    tenant, instance = await ready(world)
+    message = await a_message_row(world.sql, tenant, instance)
+    await world.dispatch(instance)
+    receipt = Receipt(message_id=message, instance_id=instance, kind="delivered", at=NOON)
+    async with world.database.hot_tx() as connection:
+        await settlement.receive(connection, [receipt, receipt], now=NOON)
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    assert await world.statuses() == ["delivered"]
+    assert await world.events() == ["message.sent", "message.delivered"]
+
+
+async def test_doubt_ends_as_failed_when_nothing_confirms_it(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE)
+    await a_message_row(world.sql, tenant, instance, text="a2", chat=ALICE)
+    await world.dispatch(instance)
+    await world.settle(TransmissionOutcome.UNKNOWN)
+    assert await world.statuses() == ["unconfirmed", "queued"]
+    assert await world.dispatch(instance) == ["a2"]
+    await world.upkeep.step()
+    assert (await world.statuses())[0] == "unconfirmed"
+    world.clock.move(timedelta(minutes=10))
+    await world.upkeep.step()
+    assert (await world.statuses())[0] == "failed"
+    assert await world.sql.fetchval(
+        "SELECT error_code FROM dispatcher.messages WHERE status = 'failed'"
+    ) == "UNCONFIRMED"
+    assert await world.events() == ["message.failed"]
+
+
+async def test_a_message_that_nobody_could_send_expires_and_frees_its_chat(world: World) -> None:
+    tenant, instance = await ready(world, status="disconnected")
+    soon = NOON + timedelta(hours=1)
+    await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE, expires_at=soon)
+    await a_message_row(world.sql, tenant, instance, text="a2", chat=ALICE)
+    await world.sql.execute("UPDATE dispatcher.messages SET parked = content ->> 'text' = 'a2'")
+    world.clock.move(timedelta(hours=1))
+    await world.upkeep.step()
+    assert await world.statuses() == ["failed", "queued"]
+    await world.sql.execute("UPDATE sessions.session_states SET status = 'ready'")
+    assert await world.dispatch(instance) == ["a2"]
+
+
+async def test_a_parked_message_whose_turn_was_missed_is_put_back_in_line(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance, text="a1")
+    await world.sql.execute("UPDATE dispatcher.messages SET parked = true")
+    assert await world.dispatch(instance) == []
+    await world.upkeep.step()
+    assert await world.dispatch() == ["a1"]
+
+
+async def test_messages_of_a_deleted_instance_fail_and_say_so(world: World) -> None:
+    tenant, instance = await ready(world, deleted_at=NOON)
+    await a_message_row(world.sql, tenant, instance)
+    assert await world.dispatch(instance) == []
+    assert await world.statuses() == ["failed"]
+    assert await world.events() == ["message.failed"]
+
+
+async def test_being_slowed_down_holds_the_whole_instance(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE)
+    await world.dispatch(instance)
+    await world.settle(TransmissionOutcome.RETRYABLE, retry_after=10.0)
+    await a_message_row(world.sql, tenant, instance, text="b1", chat=BOB)
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(seconds=10))
+    assert await world.dispatch(instance) == ["a1", "b1"]

@@ -1,0 +1,51 @@
+"""How many may go now, and when the next may."""
+
+from datetime import timedelta
+
+from services.dispatcher.domain.pacing import DAY, HOUR, MINUTE, Limit, Usage, limits, room
+from tests.support.builders import NOON
+
+
+def free(*usages: Usage, in_flight: int = 0, throttled: timedelta | None = None) -> object:
+    """The room at noon, as a pair."""
+    found = room(
+        usages,
+        in_flight=in_flight,
+        at_most_in_flight=100,
+        throttled_until=None if throttled is None else NOON + throttled,
+        now=NOON,
+    )
+    return found.count, found.next_slot
+
+
+def test_without_limits_only_what_is_in_flight_bounds_the_room() -> None:
+    assert free() == (100, None)
+    assert free(in_flight=97) == (3, None)
+    assert free(in_flight=120) == (0, None)
+
+
+def test_the_tightest_limit_decides() -> None:
+    minute = Usage(Limit(20, MINUTE), 15, NOON)
+    day = Usage(Limit(1000, DAY), 998, NOON)
+    assert free(minute, day) == (2, None)
+
+
+def test_a_full_window_names_the_moment_its_oldest_leaves() -> None:
+    usage = Usage(Limit(20, MINUTE), 20, NOON - timedelta(seconds=50))
+    assert free(usage) == (0, NOON + timedelta(seconds=10))
+
+
+def test_of_several_full_windows_the_last_to_open_names_the_slot() -> None:
+    minute = Usage(Limit(1, MINUTE), 1, NOON - timedelta(seconds=50))
+    hour = Usage(Limit(2, HOUR), 2, NOON - timedelta(minutes=30))
+    assert free(minute, hour) == (0, NOON + timedelta(minutes=30))
+
+
+def test_what_whatsapp_said_comes_before_every_limit() -> None:
+    assert free(throttled=timedelta(seconds=10)) == (0, NOON + timedelta(seconds=10))
+    assert free(throttled=timedelta(seconds=-1)) == (100, None)
+
+
+def test_a_limit_of_zero_is_no_limit() -> None:
+    guard = {"perMinute": 20, "perHour": 0, "perDay": 1000, "typing": True}
+    assert limits(guard) == (Limit(20, MINUTE), Limit(1000, DAY))
