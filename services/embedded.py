@@ -94,9 +94,7 @@ async def run(
     clock = SystemClock()
     broker = MemoryBroker()
     async with AsyncExitStack() as stack:
-        database_url = await stack.enter_async_context(
-            embedded_postgres(chosen.data / "postgres")
-        )
+        database_url = await stack.enter_async_context(embedded_postgres(chosen.data / "postgres"))
         await migrate.upgrade(database_url)
 
         async def part(

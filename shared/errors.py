@@ -9,7 +9,9 @@ class PlatformError(Exception):
 
     code = "INTERNAL_SERVER_ERROR"
 
-    def __init__(self, message: str, *, code: str | None = None, data: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, data: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.data = data

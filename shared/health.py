@@ -24,7 +24,7 @@ class Report:
 
 
 class Health:
-    """The checks of one service. A check returns, or raises a ``PlatformError`` saying what is wrong."""
+    """The checks of one service. Each returns, or raises a ``PlatformError`` that says why not."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

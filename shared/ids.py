@@ -9,7 +9,7 @@ NAMESPACE = UUID("5f0c8e5e-6d0b-5b0e-9c53-3b1f6a2d7e41")
 
 
 def new_id() -> UUID:
-    """A UUIDv7 (RFC 9562, section 5.7): 48 bits of milliseconds, then 74 random bits, so ids sort by time."""
+    """A UUIDv7 (RFC 9562, 5.7): 48 bits of milliseconds, then 74 random ones: it sorts by time."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     high = random >> 68

@@ -1,8 +1,10 @@
-"""Structured logs to standard output: JSON for machines, colours for a terminal, and nothing private."""
+"""Structured logs on standard output: JSON for machines, colours for people, nothing private."""
 
 import logging
 import re
 import sys
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Literal, cast
 
 import orjson
@@ -13,26 +15,40 @@ from typing_extensions import override
 # Fields that never appear, whatever somebody logs.
 SECRET = frozenset(
     {
+        "access_token",
+        "api_key",
         "authorization",
         "body",
         "content",
+        "cookie",
+        "jwt_secret",
         "key",
         "password",
         "refresh_token",
         "secret",
         "text",
         "token",
+        "x_api_key",
     }
 )
-_NUMBER = re.compile(r"(?<![\w-])\+?\d{7,15}(?=@|(?![\w-]))")
-_TOKEN = re.compile(r"\b(?:api_|sk_|whsec_|eyJ)[A-Za-z0-9_\-+/=.]{8,}")
+_DIGITS = re.compile(r"\d{7}")
+# Seven to fifteen digits that are no part of a word or of a UUID. In the id of an old group its
+# maker's number comes before a hyphen; in a URL a plus sign may be escaped.
+_NUMBER = re.compile(r"(?:(?<![\w-])|(?<=%2[Bb]))\+?\d{7,15}(?=@|-\d{8,11}@|(?![\w-]))")
+# Some words begin with api_ as well, but none has so much behind it.
+_TOKEN = re.compile(r"\b(?:api_[\w-]{20,}|(?:sk_|rt_|whsec_|eyJ)[\w\-+/=.]{8,})")
+_CREDENTIAL = re.compile(r"(://)[^\s/:@]*:[^\s/@]+(?=@)|(\b(?:Bearer|Basic) )[^\s'\"]{8,}")
 MASK = "***"
 
 
 def mask_text(text: str) -> str:
     """The text without phone numbers (their last two digits stay) and without tokens."""
     text = _TOKEN.sub(MASK, text)
-    return _NUMBER.sub(lambda match: f"{MASK}{match.group()[-2:]}", text)
+    if "://" in text or "Bearer " in text or "Basic " in text:
+        text = _CREDENTIAL.sub(lambda match: f"{match[1] or match[2]}{MASK}", text)
+    if _DIGITS.search(text) is None:
+        return text
+    return _NUMBER.sub(lambda match: f"{MASK}{match[0][-2:]}", text)
 
 
 def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -44,8 +60,23 @@ def mask(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
             if len(value) > 6 and name not in {"timestamp", "request_id", "level"}:
                 event[name] = mask_text(value)
         elif not isinstance(value, int | float | bool | None):
-            event[name] = mask_text(str(value))
+            event[name] = mask_text(str(_without_secrets(value)))
     return event
+
+
+def _without_secrets(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {
+            name: MASK if _is_secret(str(name)) else _without_secrets(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_without_secrets(inner) for inner in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    return name.lower().replace("-", "_") in SECRET
 
 
 def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] = "auto") -> None:
@@ -74,6 +105,7 @@ def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] 
     logging.basicConfig(
         level=max(number, logging.WARNING), handlers=[_Forward()], force=True, format="%(message)s"
     )
+    sys.excepthook = _process_failed
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -83,6 +115,16 @@ def get_logger() -> FilteringBoundLogger:
 
 def _dumps(event: EventDict, **_options: object) -> bytes:
     return orjson.dumps(event, default=str)
+
+
+def _process_failed(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """What ends the process goes where everything goes, or it would be printed unmasked."""
+    if not issubclass(kind, Exception):  # somebody pressed Ctrl+C
+        sys.__excepthook__(kind, error, traceback)
+        return
+    structlog.get_logger().critical("process_failed", exc_info=(kind, error, traceback))
 
 
 class _Forward(logging.Handler):

@@ -1,4 +1,4 @@
-"""Metrics that every service has. Declared on a registry that is passed in, since embedded runs five."""
+"""Metrics that every service has, on a registry that is passed in, since embedded runs five."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -12,7 +12,9 @@ class MessagingMetrics:
             f"{prefix}_outbox_published_total", "Outbox rows published.", registry=registry
         )
         self.outbox_age = Gauge(
-            f"{prefix}_outbox_oldest_age_seconds", "Age of the oldest outbox row.", registry=registry
+            f"{prefix}_outbox_oldest_age_seconds",
+            "Age of the oldest outbox row.",
+            registry=registry,
         )
         self.handled = Counter(
             f"{prefix}_messages_handled_total",

@@ -3,14 +3,29 @@
 import sys
 from typing import Any, Literal, TypeVar
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_SCHEMES = {"database_url": ("postgresql", "postgres"), "amqp_url": ("amqp", "amqps")}
 
 
 class ServiceSettings(BaseSettings):
     """What every service must know. Read once, at start; all problems are reported together."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        env_ignore_empty=True,  # a compose file hands on what is not set as an empty string
+        hide_input_in_errors=True,
+    )
 
     database_url: SecretStr = Field(
         validation_alias=AliasChoices("database_url", "DATABASE_URL"),
@@ -38,19 +53,42 @@ class ServiceSettings(BaseSettings):
         description="Seconds to go on serving after SIGTERM with readiness failing.",
     )
 
+    @field_validator("database_url", "amqp_url")
+    @classmethod
+    def _is_such_an_address(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
+        scheme = url.get_secret_value().partition("://")[0].partition("+")[0]
+        schemes = _SCHEMES[info.field_name or ""]
+        if scheme not in schemes:
+            raise ValueError(f"must start with {schemes[0]}://")
+        return url
+
 
 S = TypeVar("S", bound=BaseSettings)
 
 
-def read(settings: type[S], **overrides: Any) -> S:  # noqa: ANN401 - whatever the fields are
+def read(settings: type[S], **overrides: Any) -> S:
     """The settings from the environment; on any problem, say all of them and exit with status 2."""
     try:
         return settings(**overrides)
     except ValidationError as error:
-        lines = [f"{_name(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        lines = [_line(settings, problem["loc"], problem["msg"]) for problem in error.errors()]
         sys.stderr.write("Waypost cannot start:\n  " + "\n  ".join(lines) + "\n")
         raise SystemExit(2) from None
 
 
-def _name(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location).upper()
+def _line(settings: type[BaseSettings], location: tuple[int | str, ...], message: str) -> str:
+    if not location:
+        return message  # it is about several settings, which it names itself
+    first, *rest = location
+    name = _environment_names(settings).get(str(first), str(first).upper())
+    return f"{'.'.join([name, *map(str, rest)])}: {message}"
+
+
+def _environment_names(settings: type[BaseSettings]) -> dict[str, str]:
+    """What operators call each setting, by any of its names; the last choice is theirs."""
+    names = {}
+    for field, declared in settings.model_fields.items():
+        alias = declared.validation_alias
+        choices = alias.choices if isinstance(alias, AliasChoices) else [alias or field.upper()]
+        names.update(dict.fromkeys([field, *map(str, choices)], str(choices[-1])))
+    return names

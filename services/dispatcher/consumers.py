@@ -34,7 +34,10 @@ class Consumers:
         settled = [one for command in commands for one in command.settled]
         async with self._database.hot_tx() as connection:
             freed = await settlement.settle(
-                connection, settled, now=self._clock.now(), jitter=lambda: random.uniform(-1, 1)
+                connection,
+                settled,
+                now=self._clock.now(),
+                jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
             )
         self._relay.wake()
         self._dispatching.look_at(freed)

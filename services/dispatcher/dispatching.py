@@ -83,7 +83,7 @@ class Dispatching:
                 await self._nudge.wait(SOON if self._dirty else SWEEP)
 
     async def sweep(self) -> None:
-        """Find every instance that has something in line, told of or not, and repeat lost commands."""
+        """Find every instance with something in line, told of or not, and repeat lost commands."""
         async with self._database.hot() as connection:
             self._dirty.update(dict.fromkeys(await claims.with_ready_messages(connection)))
         now = self._clock.now()
@@ -96,7 +96,7 @@ class Dispatching:
             await self.publish(stale)
 
     async def step(self) -> bool:
-        """Claim for the instances nudged so far and publish; whether there is more to do at once."""
+        """Claim for the instances nudged so far, publish, and say whether there is more to do."""
         instances = list(self._dirty)[:INSTANCES_A_STEP]
         if not instances:
             return False

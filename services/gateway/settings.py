@@ -32,7 +32,7 @@ class GatewaySettings(ServiceSettings):
     jwt_secret: SecretStr = Field(
         min_length=32,
         validation_alias=_from("jwt_secret", "JWT_SECRET"),
-        description="Signs access tokens and seals stored answers. At least 32 characters.",
+        description="Signs access tokens, seals stored answers. At least 32 characters.",
     )
     jwt_secret_previous: SecretStr | None = Field(
         None,
@@ -43,7 +43,7 @@ class GatewaySettings(ServiceSettings):
     redis_url: SecretStr | None = Field(
         None,
         validation_alias=_from("redis_url", "REDIS_URL"),
-        description="Redis, to count rate limits for all replicas together; else each counts alone.",
+        description="Redis, to count rate limits for all replicas; else each counts alone.",
     )
     access_token_minutes: int = Field(
         15,
@@ -75,18 +75,18 @@ class GatewaySettings(ServiceSettings):
         ge=0,
         le=10,
         validation_alias=_from("trusted_proxies", "WAYPOST_TRUSTED_PROXIES"),
-        description="How many proxies of ours add to X-Forwarded-For; 0: the header is not believed.",
+        description="How many of our proxies add to X-Forwarded-For; 0: it is not believed.",
     )
     limit_user_minute: int = Field(
         100,
         ge=1,
-        validation_alias=_from("limit_user_minute", "WAYPOST_LIMIT_USER_PER_MINUTE"),
+        validation_alias=_from("limit_user_minute", "WAYPOST_USER_REQUESTS_PER_MINUTE"),
         description="Requests a minute of one user.",
     )
     limit_address_minute: int = Field(
         300,
         ge=1,
-        validation_alias=_from("limit_address_minute", "WAYPOST_LIMIT_ADDRESS_PER_MINUTE"),
+        validation_alias=_from("limit_address_minute", "WAYPOST_ADDRESS_REQUESTS_PER_MINUTE"),
         description="Requests a minute of one address that show no valid credential.",
     )
     login_attempts: int = Field(

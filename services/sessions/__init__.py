@@ -2,12 +2,13 @@
 
 Owns: shard leases, session states, handovers, inbound de-duplication, the sandbox's world.
 Reads: ``gateway.instances`` (which connections should exist, and with which settings).
-Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance`` and the sandbox's commands, from
-the queue of each shard that it owns.
+Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance`` and the sandbox's commands,
+from the queue of each shard that it owns.
 Publishes: to the dispatcher ``transmissions_settled`` and ``receipts_reported``; to everybody
-``message.received``, ``message.edited``, ``message.revoked``, ``message.reaction`` and ``instance.*``.
+``message.received``, ``.edited``, ``.revoked``, ``.reaction`` and ``instance.*``.
 Promises: no instance is connected twice; a transmission is handed to an engine at most once; what
 WhatsApp delivers is committed before it is acknowledged, so no event is dropped.
 
-Read next: ``app`` (what exists), ``consumers`` (what happens), ``ownership`` (who may), ``domain`` (why).
+Read next: ``app`` (what exists), ``consumers`` (what happens), ``ownership`` (who may), ``domain``
+(why).
 """

@@ -1,5 +1,6 @@
 """The session service's settings."""
 
+from datetime import timedelta
 from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
@@ -30,19 +31,19 @@ class SessionsSettings(ServiceSettings):
         15.0,
         gt=0,
         validation_alias=_env("lease_ttl"),
-        description="Seconds that a lease on a shard lasts: how long a crashed owner is waited for.",
+        description="Seconds that a lease on a shard lasts: how long a dead owner is waited for.",
     )
-    renew_every: float = Field(
-        3.0,
+    renew_every: float | None = Field(
+        None,
         gt=0,
         validation_alias=_env("renew_every"),
-        description="Seconds between two renewals of all leases of this process.",
+        description="Seconds between two renewals of all leases; unset: a fifth of the lease.",
     )
-    fence_after: float = Field(
-        10.0,
+    fence_after: float | None = Field(
+        None,
         gt=0,
         validation_alias=_env("fence_after"),
-        description="Seconds without a successful renewal after which this process stops sending.",
+        description="Seconds without a renewal until sending stops; unset: two thirds of the lease.",
     )
     claim_every: float = Field(
         1.0,
@@ -56,17 +57,17 @@ class SessionsSettings(ServiceSettings):
         validation_alias=_env("release_every"),
         description="Seconds between two shards given up because another process has too few.",
     )
-    replica_dead_after: float = Field(
-        15.0,
+    replica_dead_after: float | None = Field(
+        None,
         gt=0,
         validation_alias=_env("replica_dead_after"),
-        description="Seconds without a heartbeat after which a process gets no share of the shards.",
+        description="Seconds without a heartbeat until a process has no share; unset: the lease's.",
     )
     logins_per_second: float = Field(
         5.0,
         gt=0,
         validation_alias=_env("logins_per_second"),
-        description="How many connections this process opens per second; more looks like an attack.",
+        description="Connections that this process opens per second; more looks like an attack.",
     )
     reconcile_every: float = Field(
         5.0,
@@ -99,8 +100,31 @@ class SessionsSettings(ServiceSettings):
         description="Days for which handovers and seen stanzas are remembered.",
     )
 
+    @property
+    def ttl(self) -> timedelta:
+        """How long a lease lasts."""
+        return timedelta(seconds=self.lease_ttl)
+
+    @property
+    def renewal(self) -> timedelta:
+        """How often leases are renewed."""
+        return self.ttl / 5 if self.renew_every is None else timedelta(seconds=self.renew_every)
+
+    @property
+    def fence(self) -> timedelta:
+        """How long after the last renewal this process may still send."""
+        return self.ttl * 2 / 3 if self.fence_after is None else timedelta(seconds=self.fence_after)
+
+    @property
+    def dead_after(self) -> timedelta:
+        """How long after its last heartbeat a process counts as dead."""
+        given = self.replica_dead_after
+        return self.ttl if given is None else timedelta(seconds=given)
+
     @model_validator(mode="after")
     def _fence_in_time(self) -> Self:
-        if not self.renew_every < self.fence_after < self.lease_ttl:
-            raise ValueError("renew_every < fence_after < lease_ttl must hold, or two may own a shard")
+        if not self.renewal < self.fence < self.ttl:
+            raise ValueError(
+                "renew_every < fence_after < lease_ttl must hold, or two may own a shard"
+            )
         return self

@@ -1,13 +1,14 @@
 """Webhooks tells customers what happened, signed, until they answer.
 
-Owns      deliveries (one event addressed to one endpoint), their attempts, and how each endpoint is
-          doing: its failures, its breaker, whether it was disabled.
-Reads     gateway.webhooks (where to, for which events, with which secret), gateway.instances (names).
+Owns      deliveries (one event addressed to one endpoint), their attempts, and how each endpoint
+          is doing: its failures, its breaker, whether it was disabled.
+Reads     gateway.webhooks (where to, for which events, with which secret), gateway.instances
+          (names).
 Consumes  every event; test_endpoint.
 Publishes webhook.disabled, webhook.recovered.
 Promises  each event reaches each endpoint that wants it at least once, always under one
-          ``webhook-id``, or its delivery ends as exhausted or disabled; an endpoint that hangs slows
-          nobody else; nothing is posted to a private address. Order is not promised.
+          ``webhook-id``, or its delivery ends as exhausted or disabled; an endpoint that hangs
+          slows nobody else; nothing is posted to a private address. Order is not promised.
 
 An endpoint is sent what happens from a second after it was made, changed or switched on, which is
 how long its tenant's endpoints are remembered.

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from shared.backoff import exponential
 from shared.broker.port import Broker, Incoming, Outcome, Outgoing, Subscription
-from shared.broker.receiving import Answer, Arrivals, ask, finished
+from shared.broker.receiving import Answer, Arrivals, ask, finished, owned
 from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Binding, Queue, Topology
 from shared.errors import Transient, Unroutable
 
@@ -170,9 +170,7 @@ class MemoryBroker:
             raise ValueError(f"no queue {subscription.queue!r} in the topology")
         arrivals: Arrivals[_Entry] = Arrivals()
         queue.join(arrivals)
-        serving = asyncio.create_task(
-            self._serve(subscription, arrivals), name=f"subscription {queue.name}"
-        )
+        serving = owned(self._serve(subscription, arrivals), name=f"subscription {queue.name}")
         try:
             yield
         finally:

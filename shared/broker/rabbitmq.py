@@ -14,7 +14,7 @@ from shared.broker.rabbitmq_confirms import ConfirmChannel
 from shared.broker.rabbitmq_consumer import Consumer
 from shared.broker.rabbitmq_declare import declare, only
 from shared.broker.rabbitmq_link import Link, translated
-from shared.broker.receiving import finished
+from shared.broker.receiving import finished, owned
 from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Topology
 from shared.errors import Transient, Unroutable
 
@@ -76,8 +76,7 @@ class RabbitBroker:
             delivery_limit=delivery_limit,
         )
         keeping = [
-            asyncio.create_task(link.keep(), name=link.name)
-            for link in (broker._publishing, broker._consuming)
+            owned(link.keep(), name=link.name) for link in (broker._publishing, broker._consuming)
         ]
         try:
             await broker._tried(keeping)
@@ -109,7 +108,7 @@ class RabbitBroker:
             delivery_limit=self._delivery_limit,
             retry_delay=self._retry_delay,
         )
-        serving = asyncio.create_task(consumer.run(), name=f"subscription {subscription.queue}")
+        serving = owned(consumer.run(), name=f"subscription {subscription.queue}")
         self._serving.add(serving)
         try:
             yield

@@ -8,20 +8,20 @@ import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from pamqp import commands, frame
-
 from shared.broker.port import Outgoing
 
-HEADER, BODY = 2, 3
+METHOD, HEADER, BODY = 1, 2, 3
 LONGEST_SHORT_STRING = 255
 FRAME_END = b"\xce"
 FRAME_OVERHEAD = 8  # Type, channel and length before the payload; the end mark after it.
-BASIC = 60
+BASIC, PUBLISH = 60, 40
+MANDATORY = 1
 PERSISTENT = b"\x02"
 # content-type, headers, delivery-mode, message-id and type; the order below is the protocol's.
 PROPERTIES = 0x8000 | 0x2000 | 0x1000 | 0x0080 | 0x0020
 
 _frame = struct.Struct(">BHI")
+_method = struct.Struct(">HHH")
 _content = struct.Struct(">HHQH")
 _length = struct.Struct(">I")
 
@@ -50,8 +50,15 @@ def encode(messages: Sequence[Outgoing], *, channel: int, frame_max: int) -> byt
 
 @lru_cache(maxsize=4096)
 def _publish(exchange: str, routing_key: str, mandatory: bool, channel: int) -> bytes:
-    method = commands.Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=mandatory)
-    return frame.marshal(method, channel)
+    method = b"".join(
+        (
+            _method.pack(BASIC, PUBLISH, 0),
+            _short(exchange),
+            _short(routing_key),
+            bytes((MANDATORY if mandatory else 0,)),
+        )
+    )
+    return _frame.pack(METHOD, channel, len(method)) + method + FRAME_END
 
 
 def _properties(message: Outgoing) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -97,6 +97,21 @@ async def ask(subscription: Subscription, messages: Sequence[Incoming]) -> Answe
         return Answer(outcomes)
     log.error("receiver_failed", queue=subscription.queue, messages=len(messages), exc_info=failure)
     return Answer([Outcome.RETRY] * len(messages), failure)
+
+
+def owned(work: Coroutine[None, None, None], *, name: str) -> asyncio.Task[None]:
+    """A task of an adapter's own, which ends by itself only when told to, or over a defect.
+
+    A defect is logged when it happens: whoever owns the task looks at it only when shutting down.
+    """
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_report)
+    return task
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("broker_task_died", task=task.get_name(), exc_info=task.exception())
 
 
 async def finished(task: asyncio.Task[None]) -> None:

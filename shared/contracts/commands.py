@@ -1,4 +1,4 @@
-"""Commands: what one service asks of another. Each may carry many items, because batches are cheap."""
+"""Commands: what one service asks of another. Each may carry many items: batches are cheap."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +10,7 @@ from shared.contracts.model import Command, Contract
 
 
 class Dispatch(Command):
-    """To the dispatcher: these instances have something new to send. Pure news; sweeps repair a loss."""
+    """To the dispatcher: these instances have something to send. Mere news: sweeps mend a loss."""
 
     TYPE: ClassVar[str] = "dispatch"
     instance_ids: tuple[UUID, ...]
@@ -77,7 +77,7 @@ class TransmissionsSettled(Command):
 
 
 class Receipt(Contract):
-    """WhatsApp says that a message was sent, delivered or read. May come doubled and in any order."""
+    """WhatsApp says that a message was sent, delivered or read. May come twice and in any order."""
 
     message_id: UUID
     instance_id: UUID
@@ -124,7 +124,7 @@ class ScanSandboxQr(Command):
 
 
 class WriteFromSandboxContact(Command):
-    """To the owner of a shard: have a contact write to, react to, edit or revoke in a sandbox instance.
+    """To the owner of a shard: have a contact write to a sandbox instance, or react, edit, revoke.
 
     ``engine_message_id`` is the new message's, or the target's for the other actions.
     """

@@ -18,7 +18,7 @@ class Text(PublicContract):
 
 
 class Media(PublicContract):
-    """A file: its description, never its bytes. ``url`` is where the bytes are while they are kept."""
+    """A file: its description, never its bytes. ``url`` is where those are while they are kept."""
 
     kind: Literal["image", "video", "audio", "voice", "document", "sticker"]
     mime_type: str

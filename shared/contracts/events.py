@@ -32,7 +32,7 @@ class Failure(PublicContract):
 
 
 class MessageEvent(Event):
-    """What every event about one message tells. ``message_id`` is Waypost's, as the API returns it."""
+    """What every event about a message tells. ``message_id`` is the one that the API returns."""
 
     message_id: str
     from_: str = Field(alias="from")
@@ -149,8 +149,8 @@ class InstanceConnected(Event):
 class InstanceDisconnected(Event):
     """An instance can neither send nor receive.
 
-    With ``will_retry`` it comes back by itself and ``instance.connected`` follows; without, somebody
-    has to connect or pair it again.
+    With ``will_retry`` it comes back by itself and ``instance.connected`` follows; without,
+    somebody has to connect or pair it again.
     """
 
     TYPE: ClassVar[str] = "instance.disconnected"

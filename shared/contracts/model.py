@@ -17,9 +17,12 @@ Moment = Annotated[datetime, PlainSerializer(rfc3339, return_type=str, when_used
 
 
 class Contract(BaseModel):
-    """A value inside a message. Unknown fields are ignored, so that readers survive additions."""
+    """A value inside a message. Unknown fields are ignored, so that readers survive additions.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    What could not be read is not repeated in the error: it would end up in the log.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class PublicContract(Contract):
@@ -28,6 +31,7 @@ class PublicContract(Contract):
     model_config = ConfigDict(
         frozen=True,
         extra="ignore",
+        hide_input_in_errors=True,
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,

@@ -1,1 +1,1 @@
-"""PostgreSQL: the truth. Tables by owner, transactions that can be seen, batches in one statement."""
+"""PostgreSQL: the truth. Tables by owner, visible transactions, batches in one statement."""

@@ -1,4 +1,4 @@
-"""Group commit: callers who come at the same time share one commit, so that it costs each a fraction."""
+"""Group commit: callers who come at once share one commit, so that it costs each a fraction."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -44,15 +44,25 @@ class GroupCommit(Generic[Item, Result]):
 
     @asynccontextmanager
     async def running(self, *, workers: int = 1) -> AsyncIterator[Self]:
-        """Flush for as long as the context is open; on exit everything that waits is flushed first."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(workers):
-                group.create_task(self._run(), name=f"group-commit:{self._name}:{number}")
-            try:
-                yield self
-            finally:
-                self._closing = True
-                self._wake.set()
+        """Flush for as long as the context is open; on exit, what waits is flushed first."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                flushing = [
+                    group.create_task(self._run(), name=f"group-commit:{self._name}:{number}")
+                    for number in range(workers)
+                ]
+                try:
+                    yield self
+                finally:
+                    self._closing = True
+                    self._wake.set()
+                    # Even when we leave over an error, which would have the group cancel them.
+                    await asyncio.wait(flushing)
+        finally:
+            for _, future in self._waiting:
+                if not future.done():
+                    future.set_exception(Transient("Nothing is written any more; try again."))
+            self._waiting.clear()
 
     async def submit(self, item: Item) -> Result:
         """Return the item's result once it is committed.
@@ -82,7 +92,8 @@ class GroupCommit(Generic[Item, Result]):
                 await asyncio.sleep(self._linger)
             batch = self._waiting[: self._max_batch]
             del self._waiting[: self._max_batch]
-            await self._settle(batch)
+            if batch:  # else another worker has taken them while this one lingered
+                await self._settle(batch)
 
     async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
@@ -93,6 +104,13 @@ class GroupCommit(Generic[Item, Result]):
             raise
         except Exception as error:  # noqa: BLE001 - it belongs to a caller, who gets it
             await self._fail(batch, error)
+            return
+        if len(results) != len(batch):
+            # They are committed, so flushing the halves would commit them again.
+            wrong = RuntimeError(f"{len(results)} results for {len(batch)} items of {self._name}")
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(wrong)
             return
         for (_, future), result in zip(batch, results, strict=True):
             if not future.done():

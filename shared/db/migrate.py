@@ -20,7 +20,9 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 class MigrateSettings(BaseSettings):
     """Where the database is. The user must be able to create schemas and roles."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     database_url: SecretStr = Field(validation_alias=AliasChoices("database_url", "DATABASE_URL"))
 
@@ -34,14 +36,14 @@ def config(url: str) -> Config:
 
 
 async def upgrade(url: str) -> None:
-    """Apply what is missing, then the grants. Safe to be run by several at once: they take turns."""
+    """Apply what is missing, then the grants. Several may do so at once: they take turns."""
     made = config(url)
     made.attributes["afterwards"] = grants.statements()
     await asyncio.to_thread(command.upgrade, made, "head")
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Migrate; or with ``revision "what it does"`` draft one, or with ``check`` look for a missing one."""
+    """Migrate; or draft a migration (``revision "what it does"``), or look for one (``check``)."""
     url = settings.read(MigrateSettings).database_url.get_secret_value()
     match list(arguments):
         case []:

@@ -4,20 +4,19 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from shared.broker.port import Incoming, Outcome, Receiver
 from shared.contracts import envelope
 from shared.contracts.commands import COMMANDS
 from shared.contracts.envelope import Carried, Emitted
 from shared.contracts.model import Command
-from shared.errors import PlatformError, Rejected, Transient
+from shared.errors import Rejected, Transient
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 
 log = get_logger()
 
 C = TypeVar("C", bound=Command)
+T = TypeVar("T")
 CommandHandler = Callable[[C], Awaitable[None]]
 Handle = Callable[[Sequence[Incoming]], Awaitable[None]]
 
@@ -25,7 +24,10 @@ Handle = Callable[[Sequence[Incoming]], Awaitable[None]]
 def commands(
     handlers: Mapping[type[Command], Callable[..., Awaitable[None]]], *, metrics: MessagingMetrics
 ) -> Receiver:
-    """A receiver that hands each command to its handler. A handler opens its own transaction."""
+    """A receiver that hands each command to its handler. A handler opens its own transaction.
+
+    Commands that come together share nothing, so none is handled again because another failed.
+    """
     by_type = {command.TYPE: (command, handler) for command, handler in handlers.items()}
 
     async def handle(messages: Sequence[Incoming]) -> None:
@@ -35,9 +37,12 @@ def commands(
                 wrong = "is for another service" if message.type in COMMANDS else "is unknown"
                 raise Rejected(f"The command {message.type} {wrong}.")
             command, handler = known
-            await handler(command.model_validate_json(message.body))
+            await handler(_read(command.model_validate_json, message))
 
-    return _settled(handle, metrics)
+    async def receive(messages: Sequence[Incoming]) -> list[Outcome]:
+        return [await _handled(handle, [message], metrics) for message in messages]
+
+    return receive
 
 
 def command_batches(
@@ -55,12 +60,12 @@ def command_batches(
             command = COMMANDS.get(message.type)
             if command not in read:
                 raise Rejected(f"The command {message.type} is not for this queue.")
-            read[command].append(command.model_validate_json(message.body))
+            read[command].append(_read(command.model_validate_json, message))
         for command, batch in read.items():
             if batch:
                 await handlers[command](batch)
 
-    return _settled(handle, metrics)
+    return _together(handle, metrics)
 
 
 def events(
@@ -70,62 +75,100 @@ def events(
 
     Events of types that this program does not know yet are left out.
     """
-
-    async def handle(messages: Sequence[Incoming]) -> None:
-        batch = [event for message in messages for event in envelope.decode_batch(message.body)]
-        if batch:
-            await handler(batch)
-
-    return _settled(handle, metrics)
+    return _together(_all_of(envelope.decode_batch, handler), metrics)
 
 
 def carried_events(
     handler: Callable[[Sequence[Carried]], Awaitable[None]], *, metrics: MessagingMetrics
 ) -> Receiver:
     """Like ``events``, for services that pass events on or count them without looking inside."""
+    return _together(_all_of(envelope.carried_batch, handler), metrics)
 
+
+def _all_of(
+    decode: Callable[[bytes], list[T]], handler: Callable[[Sequence[T]], Awaitable[None]]
+) -> Handle:
     async def handle(messages: Sequence[Incoming]) -> None:
-        batch = [event for message in messages for event in envelope.carried_batch(message.body)]
+        batch = [event for message in messages for event in _read(decode, message)]
         if batch:
             await handler(batch)
 
-    return _settled(handle, metrics)
+    return handle
 
 
-def _settled(handle: Handle, metrics: MessagingMetrics) -> Receiver:
+def _read(read: Callable[[bytes], T], message: Incoming) -> T:
+    """What a body says. Here a ``ValueError`` is the sender's fault; in a handler it is ours."""
+    try:
+        return read(message.body)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Rejected(f"The body cannot be read as {message.type or 'anything'}.") from error
+
+
+def _together(handle: Handle, metrics: MessagingMetrics) -> Receiver:
     async def receive(messages: Sequence[Incoming]) -> list[Outcome]:
-        outcome = await _attempt(handle, messages, metrics)
-        if outcome is Outcome.DONE or len(messages) == 1:
-            return [outcome] * len(messages)
-        # One of them spoils the batch: find out which, so that its neighbours do not suffer.
-        return [await _attempt(handle, [message], metrics) for message in messages]
+        if len(messages) == 1:
+            return [await _handled(handle, messages, metrics)]
+        started = time.perf_counter()
+        error = await _error_of(handle, messages)
+        # When the world is wrong it is wrong for all of them. Should they come again, find out
+        # whether it is only so for one, as with anything else that spoils a batch: its neighbours
+        # must not suffer.
+        all_alike = isinstance(error, Transient) and all(one.attempt == 1 for one in messages)
+        if error is None or all_alike:
+            return [_outcome(error, messages, metrics, started=started)] * len(messages)
+        log.warning(
+            "batch_fell_apart",
+            queue=messages[0].queue,
+            count=len(messages),
+            reason=type(error).__name__,
+        )
+        return [await _handled(handle, [message], metrics) for message in messages]
 
     return receive
 
 
-async def _attempt(
+async def _handled(
     handle: Handle, messages: Sequence[Incoming], metrics: MessagingMetrics
 ) -> Outcome:
     started = time.perf_counter()
-    outcome = Outcome.DONE
+    return _outcome(await _error_of(handle, messages), messages, metrics, started=started)
+
+
+async def _error_of(handle: Handle, messages: Sequence[Incoming]) -> Exception | None:
     try:
         await handle(messages)
-    except Transient as error:
-        outcome = Outcome.RETRY
-        log.warning("messages_postponed", queue=messages[0].queue, reason=error.message)
-    except (Rejected, ValidationError, ValueError, KeyError) as error:
-        outcome = Outcome.DEAD
-        reason = error.message if isinstance(error, PlatformError) else type(error).__name__
-        log.error("messages_refused", queue=messages[0].queue, reason=reason, exc_info=True)
-    except Exception:  # noqa: BLE001 - the edge: a bug here must not take the process down
-        outcome = Outcome.RETRY
-        log.exception("message_handler_failed", queue=messages[0].queue)
+    except Exception as error:  # noqa: BLE001 - the edge: a bug must not take the process down
+        return error
+    return None
+
+
+def _outcome(
+    error: Exception | None,
+    messages: Sequence[Incoming],
+    metrics: MessagingMetrics,
+    *,
+    started: float,
+) -> Outcome:
+    """What becomes of messages that ended like this, told to logs and metrics."""
+    queue = messages[0].queue
+    match error:
+        case None:
+            outcome = Outcome.DONE
+        case Transient():
+            outcome = Outcome.RETRY
+            log.warning("messages_postponed", queue=queue, reason=error.message)
+        case Rejected():
+            outcome = Outcome.DEAD
+            log.error("messages_refused", queue=queue, reason=error.message, exc_info=error)
+        case _:
+            outcome = Outcome.RETRY
+            log.error("message_handler_failed", queue=queue, exc_info=error)
     duration = time.perf_counter() - started
-    metrics.handled.labels(messages[0].queue.split(".")[0], outcome).inc(len(messages))
+    metrics.handled.labels(queue.split(".")[0], outcome).inc(len(messages))
     metrics.handling_seconds.observe(duration)
     log.info(
         "messages_handled",
-        queue=messages[0].queue,
+        queue=queue,
         count=len(messages),
         attempt=messages[0].attempt,
         outcome=outcome,

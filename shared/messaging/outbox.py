@@ -1,4 +1,4 @@
-"""The outbox: what has been committed and not yet told. It leaves when the broker has confirmed it."""
+"""The outbox: what is committed and not yet told. It leaves when the broker has confirmed it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from shared.contracts.model import Command
 from shared.db.database import Database, HotConnection
 from shared.db.tables.base import OutboxColumns
 from shared.errors import Transient
-from shared.ids import new_id
+from shared.ids import id_of, new_id
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 from shared.nudge import Nudge
@@ -26,7 +26,7 @@ from shared.nudge import Nudge
 log = get_logger()
 
 CLAIM_LIMIT: Final = 500
-# An AMQP message of this many events stays far below RabbitMQ's frame-friendly sizes (about 1 KB each).
+# An event is about 1 KB, so a batch stays far below what RabbitMQ carries with ease.
 BATCH_LIMIT: Final = 200
 IDLE: Final = timedelta(seconds=1)
 AFTER_FAILURE: Final = timedelta(seconds=1)
@@ -45,9 +45,7 @@ class Pending:
 
 def event(emitted: Emitted) -> Pending:
     """An event on its way out."""
-    return Pending(
-        emitted.id, "event", emitted.name, emitted.routing_key, envelope.encode(emitted)
-    )
+    return Pending(emitted.id, "event", emitted.name, emitted.routing_key, envelope.encode(emitted))
 
 
 def command(command: Command, *, to: str) -> Pending:
@@ -119,7 +117,6 @@ class Relay:
         self._clock = clock
         self._metrics = metrics
         self._nudge = Nudge()
-        self._failed_since: datetime | None = None
 
     def wake(self) -> None:
         """Say that rows have been committed, so that they need not wait for the sweep."""
@@ -180,7 +177,9 @@ class Relay:
         """Readiness: raises ``Transient`` if something has waited for more than 30 s."""
         age = await self.oldest_age()
         if age > timedelta(seconds=30):
-            raise Transient(f"The oldest unpublished message has waited {age.total_seconds():.0f} s.")
+            raise Transient(
+                f"The oldest unpublished message has waited {age.total_seconds():.0f} s."
+            )
 
 
 def outgoing(rows: Sequence[Pending]) -> list[Outgoing]:
@@ -223,7 +222,9 @@ def outgoing(rows: Sequence[Pending]) -> list[Outgoing]:
                     exchange=BATCHES,
                     routing_key=name,
                     body=envelope.join([member.body for member in chunk]),
-                    message_id=str(chunk[0].id),
+                    # Of all its members: a broker may take two messages of one id for one, and
+                    # after a failure the same first event may come with more company than before.
+                    message_id=str(id_of(*(member.id for member in chunk))),
                     type=name,
                     content_type=envelope.BATCH,
                 )

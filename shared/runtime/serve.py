@@ -32,8 +32,8 @@ async def serve(
 ) -> None:
     """Run services until ``stop`` is set, then drain.
 
-    ``grace`` is how long to go on listening with readiness failing, for the load balancer to notice.
-    A loop that dies unwinds everything and its error is raised.
+    ``grace`` is how long to go on listening with readiness failing, for the load balancer to
+    notice. A loop that dies unwinds everything and its error is raised.
     """
     async with AsyncExitStack() as stack:
         for service in services:

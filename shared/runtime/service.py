@@ -43,7 +43,7 @@ class Listener:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """The parts of one service, in the order in which they are entered; they are left in reverse."""
+    """The parts of one service, in the order in which they are entered and left in reverse."""
 
     name: str
     health: Health

@@ -130,7 +130,7 @@ def validated(values: Mapping[str, object], model: type[ModelT]) -> ModelT:
 def invalid(fields: Mapping[str, str]) -> Rejected:
     """A ``VALIDATION_FAILED`` about these fields, for rules that no schema can hold."""
     named = ", ".join(f"`{name}`" for name in list(fields)[:3])
-    more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""  # noqa: PLR2004 - as above
+    more = f" and {len(fields) - 3} more" if len(fields) > 3 else ""
     return Rejected(
         f"The request is not valid: correct {named}{more}; see `data.fields`.",
         data={"fields": dict(fields)},

@@ -126,7 +126,7 @@ def _of_platform(error: errors.PlatformError) -> Problem:
 
 def _of_aiohttp(error: web.HTTPException, *, method: str, path: str) -> Problem:
     status = error.status
-    code = _BY_HTTP_STATUS.get(status, "BAD_REQUEST" if status < 500 else _INTERNAL)  # noqa: PLR2004
+    code = _BY_HTTP_STATUS.get(status, "BAD_REQUEST" if status < 500 else _INTERNAL)
     headers: dict[str, str] = {}
     match error:
         case web.HTTPMethodNotAllowed():
@@ -139,4 +139,4 @@ def _of_aiohttp(error: web.HTTPException, *, method: str, path: str) -> Problem:
             message = "The body is too large; send less."
         case _:
             message = CODES.get(code, CODES[_INTERNAL])[1]
-    return Problem(status, code, message, headers=headers, bug=status >= 500)  # noqa: PLR2004
+    return Problem(status, code, message, headers=headers, bug=status >= 500)

@@ -15,9 +15,7 @@ from typing import Self
 import structlog
 from aiohttp import web
 from limits.aio.storage import RedisStorage
-from limits.aio.storage.redis.redispy import RedispyBridge
-from multidict import CIMultiDict
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -74,6 +72,7 @@ class RateLimiter:
         self._monotonic = clock.monotonic
         self._memory = MemoryWindows(clock.monotonic)
         self._redis_url = redis_url
+        self._pool: ConnectionPool | None = None
         self._redis: RedisStorage | None = None
         self._away_until = -math.inf
         self._away = False
@@ -83,13 +82,17 @@ class RateLimiter:
 
     async def __aenter__(self) -> Self:
         if self._redis_url is not None:
+            self._pool = ConnectionPool.from_url(
+                self._redis_url,
+                socket_timeout=_REDIS_TIMEOUT,
+                socket_connect_timeout=_REDIS_TIMEOUT,
+                retry=Retry(NoBackoff(), 1),
+            )
             self._redis = RedisStorage(
                 f"async+{self._redis_url}",
                 implementation="redispy",
                 key_prefix="waypost",
-                socket_timeout=_REDIS_TIMEOUT,
-                socket_connect_timeout=_REDIS_TIMEOUT,
-                retry=Retry(NoBackoff(), 1),  # type: ignore[arg-type] # passed through to redis-py
+                connection_pool=self._pool,  # type: ignore[arg-type] # documented, but not typed
             )
         return self
 
@@ -100,13 +103,9 @@ class RateLimiter:
         traceback: TracebackType | None,
     ) -> None:
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._redis is not None:
-            # The library has no way to close what it opened.
-            bridge = self._redis.bridge
-            client = bridge.get_connection() if isinstance(bridge, RedispyBridge) else None
-            if isinstance(client, Redis):
-                await client.aclose()
-            self._redis = None
+        self._redis = None
+        if self._pool is not None:
+            await self._pool.disconnect()
 
     async def hit(self, key: str, limit: Limit) -> Allowance:
         """Count one request of ``key`` against ``limit``, unless it is used up already.
@@ -126,6 +125,24 @@ class RateLimiter:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await turn
+
+    async def look(self, key: str, limit: Limit) -> Allowance:
+        """What the next hit would find, without counting one: for limits on failures."""
+        name = f"{key}/{limit.amount}/{limit.seconds}"
+        seconds = limit.seconds
+        window = Window(*await self._memory.get_sliding_window(name, seconds))
+        redis = self._redis
+        if redis is not None and self._monotonic() >= self._away_until:
+            try:
+                window = Window(*await redis.get_sliding_window(name, seconds))
+            except (RedisError, OSError, TimeoutError) as error:
+                self._lost(error)
+        return _allowance(window, limit, allowed=window.used(seconds) < limit.amount, later=0)
+
+    def _lost(self, error: Exception) -> None:
+        if not self._away:
+            self._log.warning("rate_limits_local", reason=type(error).__name__)
+        self._away, self._away_until = True, self._monotonic() + _AWAY_FOR
 
     def _hit_memory(self, name: str, limit: Limit) -> Allowance:
         seconds = limit.seconds
@@ -154,9 +171,7 @@ class RateLimiter:
         try:
             taken, window = await self._take_redis(redis, name, limit, count)
         except (RedisError, OSError, TimeoutError) as error:
-            if not self._away:
-                self._log.warning("rate_limits_local", reason=type(error).__name__)
-            self._away, self._away_until = True, self._monotonic() + _AWAY_FOR
+            self._lost(error)
             return [self._hit_memory(name, limit) for _ in range(count)]
         if self._away:
             self._away = False
@@ -189,7 +204,7 @@ def enforce(request: web.Request, allowance: Allowance) -> None:
     """
     shown = request.get(RESPONSE_HEADERS)
     if shown is None:
-        shown = request[RESPONSE_HEADERS] = CIMultiDict()
+        shown = request[RESPONSE_HEADERS] = {}
     if _REMAINING not in shown or allowance.remaining <= int(shown[_REMAINING]):
         shown.update(allowance.headers())
     if not allowance.allowed:

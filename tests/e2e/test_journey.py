@@ -85,9 +85,7 @@ async def test_two_instances_talk_to_each_other(customer: Customer, sink: Sink) 
     alice, bob = await customer.instance(), await customer.instance()
     await customer.webhook(bob["id"], sink.url, "message.received")
     sender = customer.with_key(alice["key"])
-    messages = [
-        (await sender.text(bob["phoneNumber"], f"number {n}")).data["id"] for n in range(5)
-    ]
+    messages = [(await sender.text(bob["phoneNumber"], f"number {n}")).data["id"] for n in range(5)]
 
     async def read() -> bool:
         found = [(await sender.get(f"/api/messages/{id_}")).data["status"] for id_ in messages]
@@ -98,9 +96,7 @@ async def test_two_instances_talk_to_each_other(customer: Customer, sink: Sink) 
     assert sorted(texts) == [f"number {n}" for n in range(5)]
     assert {payload["data"]["from"] for _, payload in sink.got} == {alice["phoneNumber"]}
     listed = (await customer.with_key(bob["key"]).get("/api/messages?limit=50")).data
-    assert [one["content"]["text"] for one in reversed(listed)] == [
-        f"number {n}" for n in range(5)
-    ]
+    assert [one["content"]["text"] for one in reversed(listed)] == [f"number {n}" for n in range(5)]
 
 
 async def test_magic_numbers_do_what_the_documentation_says(customer: Customer) -> None:

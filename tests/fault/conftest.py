@@ -10,9 +10,7 @@ from tests.support.system import System
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, own_amqp_url: str
-) -> AsyncIterator[System]:
+async def system(tmp_path: Path, database_url: str, own_amqp_url: str) -> AsyncIterator[System]:
     """Five processes over RabbitMQ and PostgreSQL, with leases short enough for a test."""
     async with systems.distributed(
         tmp_path, database_url, own_amqp_url, WAYPOST_SESSIONS_LEASE_TTL="6"

@@ -1,4 +1,4 @@
-"""RabbitMQ killed for twenty seconds under load: the API goes on, and afterwards all is delivered."""
+"""RabbitMQ killed for twenty seconds under load: the API goes on, and then all is delivered."""
 
 import asyncio
 from datetime import timedelta

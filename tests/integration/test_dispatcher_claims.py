@@ -83,9 +83,7 @@ class World:
             for one in self.transmitted
         ]
         async with self.database.hot_tx() as connection:
-            await settlement.settle(
-                connection, settled, now=self.clock.now(), jitter=lambda: 0.0
-            )
+            await settlement.settle(connection, settled, now=self.clock.now(), jitter=lambda: 0.0)
 
     async def statuses(self) -> list[str]:
         """The status of every message, in the order of acceptance."""
@@ -266,9 +264,12 @@ async def test_doubt_ends_as_failed_when_nothing_confirms_it(world: World) -> No
     world.clock.move(timedelta(minutes=10))
     await world.upkeep.step()
     assert (await world.statuses())[0] == "failed"
-    assert await world.sql.fetchval(
-        "SELECT error_code FROM dispatcher.messages WHERE status = 'failed'"
-    ) == "UNCONFIRMED"
+    assert (
+        await world.sql.fetchval(
+            "SELECT error_code FROM dispatcher.messages WHERE status = 'failed'"
+        )
+        == "UNCONFIRMED"
+    )
     assert await world.events() == ["message.failed"]
 
 

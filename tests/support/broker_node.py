@@ -16,7 +16,10 @@ from tests.support.system import free_port
 
 # Where Debian and the generic package keep the script that starts a node as whoever calls it;
 # the one on the PATH changes to the user rabbitmq, who could not read a test's folder.
-_SCRIPTS = (Path("/usr/lib/rabbitmq/bin/rabbitmq-server"), Path("/opt/rabbitmq/sbin/rabbitmq-server"))
+_SCRIPTS = (
+    Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
+    Path("/opt/rabbitmq/sbin/rabbitmq-server"),
+)
 
 
 class BrokerNode:
@@ -77,7 +80,7 @@ class BrokerNode:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[BrokerNode]:
     """A node with its data in ``folder``, killed at the end."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - once, before anything runs
     node = BrokerNode(folder)
     await node.start()
     try:

@@ -112,9 +112,7 @@ async def an_instance(connection: Connection, tenant: UUID, **given: Any) -> UUI
     return UUID(str(row["id"]))
 
 
-async def a_message_row(
-    connection: Connection, tenant: UUID, instance: UUID, **given: Any
-) -> UUID:
+async def a_message_row(connection: Connection, tenant: UUID, instance: UUID, **given: Any) -> UUID:
     """An accepted message's row."""
     row: dict[str, Any] = {
         "id": new_id(),

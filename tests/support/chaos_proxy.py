@@ -18,6 +18,7 @@ class ChaosProxy:
     ``reset`` breaks the connections there are, and lets new ones through. ``refuse`` breaks them
     too, and nothing listens any more. ``blackhole`` keeps every connection, accepts new ones, and
     lets nothing through in either direction; what was sent meanwhile arrives after ``heal``.
+    ``stall`` does that to the connections there are, for ever, and lets new ones through.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -52,6 +53,11 @@ class ChaosProxy:
     def blackhole(self) -> None:
         self._passing.clear()
 
+    def stall(self) -> None:
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
     def reset(self) -> None:
         for writer in list(self._sockets):
             end = writer.get_extra_info("socket")
@@ -74,16 +80,17 @@ class ChaosProxy:
         task = asyncio.current_task()
         assert task is not None
         self.accepted += 1
+        passing = self._passing
         self._serving.add(task)
         self._sockets.add(writer)
         try:
-            await self._passing.wait()
+            await passing.wait()
             upstream = await asyncio.open_connection(*self._upstream)
             self._sockets.add(upstream[1])
             try:
                 async with asyncio.TaskGroup() as both:
-                    both.create_task(self._pump(reader, upstream[1]))
-                    both.create_task(self._pump(upstream[0], writer))
+                    both.create_task(self._pump(reader, upstream[1], passing))
+                    both.create_task(self._pump(upstream[0], writer, passing))
             finally:
                 await self._drop(upstream[1])
         except* OSError:
@@ -92,9 +99,11 @@ class ChaosProxy:
             await self._drop(writer)
             self._serving.discard(task)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: asyncio.Event
+    ) -> None:
         while data := await reader.read(CHUNK):
-            await self._passing.wait()
+            await passing.wait()
             writer.write(data)
             await writer.drain()
         # One side has said goodbye, which ends the other.

@@ -149,8 +149,7 @@ async def distributed(
         **environment,
     }
     processes = {
-        name: Process(name, f"services.{name}", common, folder / f"{name}.log")
-        for name in SERVICES
+        name: Process(name, f"services.{name}", common, folder / f"{name}.log") for name in SERVICES
     }
     url = f"http://127.0.0.1:{ports['gateway']}"
     system = System(url, database_url, processes, amqp_url)

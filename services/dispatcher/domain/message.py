@@ -118,9 +118,7 @@ def _facts(message: Message, at: datetime) -> dict[str, object]:
         "to": message.recipient,
         "message_type": message.type,
         "timestamp": at,
-        "identity": Identity(
-            chat_id=message.chat, phone=shown if shown.startswith("+") else None
-        ),
+        "identity": Identity(chat_id=message.chat, phone=shown if shown.startswith("+") else None),
         "engine_message_id": message.engine_message_id,
         "metadata": message.metadata,
     }

@@ -36,7 +36,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``count`` may be transmitted now; if that is none because of limits, the next at ``next_slot``."""
+    """``count`` may be transmitted now; if limits allow none, the next one at ``next_slot``."""
 
     count: int
     next_slot: datetime | None = None

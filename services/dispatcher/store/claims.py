@@ -31,7 +31,7 @@ class Candidate:
 
 
 async def with_ready_messages(connection: HotConnection) -> list[UUID]:
-    """Every instance that has something in line, by hopping through the index: one probe for each."""
+    """Every instance with something in line, by hopping through the index: one probe for each."""
     rows = await connection.fetch(
         f"""
         WITH RECURSIVE hop AS (
@@ -60,9 +60,7 @@ async def ensure_pacing(connection: HotConnection, instances: Iterable[UUID]) ->
     )
 
 
-async def lock_candidates(
-    connection: HotConnection, instances: Sequence[UUID]
-) -> list[Candidate]:
+async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) -> list[Candidate]:
     """Lock these instances for claiming, leaving out those that another dispatcher is at."""
     rows = await connection.fetch(
         """

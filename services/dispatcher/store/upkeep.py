@@ -82,5 +82,3 @@ async def unpark_orphans(connection: HotConnection) -> list[UUID]:
         """
     )
     return sorted({row[0] for row in rows})
-
-

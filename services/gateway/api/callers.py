@@ -25,9 +25,7 @@ X_FORWARDED_FOR: Final = istr("X-Forwarded-For")
 # How old what is known of a credential may be: a revoked one works no longer than this elsewhere.
 REMEMBERED: Final = timedelta(seconds=1)
 
-_NOTHING_SHOWN: Final = (
-    "No credential; send `Authorization: Bearer <token>` or `X-API-Key: <key>`."
-)
+_NOTHING_SHOWN: Final = "No credential; send `Authorization: Bearer <token>` or `X-API-Key: <key>`."
 _UNKNOWN_KEY: Final = "This API key is not known; check that it was copied whole."
 _REVOKED: Final = "This API key was revoked; use another one, or have one made."
 _EXPIRED: Final = "This API key has expired; make a new one for the instance."

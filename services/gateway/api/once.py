@@ -40,7 +40,7 @@ class IdempotencyMismatch(Rejected):
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """A request with an ``Idempotency-Key``. ``key`` opens the stored answer and is never stored."""
+    """A request with an ``Idempotency-Key``, which opens the stored answer and is not stored."""
 
     tenant_id: UUID
     key: str
@@ -118,15 +118,20 @@ class Once:
                 raise in_progress()
         return json_response(answer, status=status)
 
-    async def first_answer(self, named: KeyedRequest) -> web.Response:
-        """The first answer again, to a request whose key was found to be in use."""
+    async def earlier_answer(self, named: KeyedRequest) -> web.Response | None:
+        """The first answer again, if there is one."""
         async with self._database.tx() as tx:
             first = await idempotency.find(
                 tx, named.tenant_id, named.key_hash, now=self._clock.now()
             )
-        if first is None:
+        return None if first is None else self.replay(named, first)
+
+    async def first_answer(self, named: KeyedRequest) -> web.Response:
+        """The first answer again, to a request whose key was found to be in use."""
+        answer = await self.earlier_answer(named)
+        if answer is None:
             raise in_progress()
-        return self.replay(named, first)
+        return answer
 
     def seal(self, named: KeyedRequest, answer: bytes) -> bytes:
         """An answer as it is stored."""

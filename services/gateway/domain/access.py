@@ -1,4 +1,4 @@
-"""What each route asks of its caller: named here once, used by the route table and checked by it."""
+"""What routes ask of their callers: named here once, used by the route table, checked by it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

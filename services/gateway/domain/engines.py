@@ -15,8 +15,7 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=to_camel,
-        validate_by_name=False,
-        validate_by_alias=True,
+        populate_by_name=True,
         extra="forbid",
         frozen=True,
         hide_input_in_errors=True,
@@ -27,7 +26,8 @@ class SandboxSettings(EngineSettings):
     """A WhatsApp without phones."""
 
     auto_scan: bool = Field(
-        default=True, description="Whether the QR code is scanned by itself, a second after it is shown."
+        default=True,
+        description="Whether the QR code is scanned by itself, a second after it is shown.",
     )
     unconfirmed_after: float | None = Field(
         default=None,

@@ -54,9 +54,7 @@ def usage_of(limit: int, used: int) -> WindowUsage:
     return WindowUsage(limit, used, max(0, limit - used) if limit else None)
 
 
-def next_slot(
-    used: Mapping[str, Used], *, held_until: datetime | None, now: datetime
-) -> datetime:
+def next_slot(used: Mapping[str, Used], *, held_until: datetime | None, now: datetime) -> datetime:
     """When the next message may go out: now, or when every full window has room again.
 
     ``held_until`` is what WhatsApp itself said, when it asked to slow down.

@@ -41,3 +41,8 @@ def not_ready(status: str) -> InstanceNotReady:
     return InstanceNotReady(
         f"The instance is not ready ({status}); {remedy}", data={"status": status}
     )
+
+
+def was_paired(status: str) -> bool:
+    """Whether an instance has a number that others can write to."""
+    return status == "ready" or status in _PASSING

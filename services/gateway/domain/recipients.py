@@ -61,7 +61,7 @@ def _person(user: str) -> Address:
     digits = user.translate(_DECORATION).removeprefix("+")
     if not _E164.fullmatch(digits):
         raise NotAnAddress(
-            "must be a number in international form, 7 to 15 digits without a leading zero, such as "
+            "must be a number in international form: 7 to 15 digits, the first not 0, such as "
             "+4915112345678"
         )
     return Address(f"{digits}@{PERSON}", f"+{digits}")

@@ -50,17 +50,17 @@ class Milestones:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One thing that happened. ``step`` is a stable name, ``details`` depend on it."""
+    """One thing that happened. ``hop`` is a stable name, ``details`` depend on it."""
 
     at: datetime
-    step: str
+    hop: str
     details: dict[str, object] = field(default_factory=dict)
 
 
 # What can only come after what; decides among hops of the same moment.
 _ORDER: Final = {
-    step: place
-    for place, step in enumerate(
+    hop: place
+    for place, hop in enumerate(
         (
             "accepted",
             "received",
@@ -88,18 +88,18 @@ def timeline(
     hops = [Hop(message.created_at, "received" if message.inbound else "accepted")]
     for handover in handovers:
         hops += _handed_over(handover)
-    for step, at in (
+    for hop, at in (
         ("sent", message.sent_at),
         ("delivered", message.delivered_at),
         ("read", message.read_at),
     ):
         if at is not None and not message.inbound:
-            hops.append(Hop(at, step))
+            hops.append(Hop(at, hop))
     if message.failed_at is not None:
         reason: dict[str, object] = {"code": message.error_code, "reason": message.error_message}
         hops.append(Hop(message.failed_at, "failed", _known(reason)))
     hops += [_attempted(attempt) for attempt in attempts]
-    return sorted(hops, key=lambda hop: (hop.at, _ORDER[hop.step]))
+    return sorted(hops, key=lambda hop: (hop.at, _ORDER[hop.hop]))
 
 
 def _handed_over(handover: Handover) -> list[Hop]:

@@ -1,1 +1,1 @@
-"""The gateway's SQL, by what it is about. Functions of a transaction, one statement where possible."""
+"""The gateway's SQL, by what it is about: functions of a transaction."""

@@ -49,16 +49,19 @@ _MESSAGES = """
         priority, on_unknown, request_id, created_at, place
     )
 """
+# The id on the wire is allocated here, long before the wire, and the same for every attempt.
 _INSERT = """
     INSERT INTO dispatcher.messages (
         id, tenant_id, instance_id, shard, direction, chat, sender, recipient, type, content,
-        metadata, status, priority, on_unknown, request_id, due_at, expires_at, created_at
+        metadata, status, priority, engine_message_id, on_unknown, request_id, due_at, expires_at,
+        created_at
     )
     SELECT m.id, m.tenant_id, m.instance_id, m.shard, 'outbound', m.chat, m.sender, m.recipient,
-           m.type, m.content::jsonb, m.metadata::jsonb, 'queued', m.priority, m.on_unknown,
+           m.type, m.content::jsonb, m.metadata::jsonb, 'queued', m.priority,
+           '3EB0' || upper(left(encode(sha256(m.id::text::bytea), 'hex'), 18)), m.on_unknown,
            m.request_id, m.created_at, m.created_at + interval '24 hours', m.created_at
 """
-_PLAIN = f"{_INSERT} FROM ({_MESSAGES}) AS m ORDER BY m.place"  # noqa: S608 - constants of ours
+_PLAIN = f"{_INSERT} FROM ({_MESSAGES}) AS m ORDER BY m.place"
 
 # A key that is there already leaves its message out. One that has expired is taken over. Keys are
 # inserted in order, so that two processes which insert the same ones wait and never deadlock.

@@ -36,7 +36,9 @@ async def find(
     """The first answer, unless it has expired."""
     row = (
         await tx.execute(
-            select(IdempotencyRow.fingerprint, IdempotencyRow.status, IdempotencyRow.response).where(
+            select(
+                IdempotencyRow.fingerprint, IdempotencyRow.status, IdempotencyRow.response
+            ).where(
                 IdempotencyRow.tenant_id == tenant_id,
                 IdempotencyRow.key_hash == key_hash,
                 IdempotencyRow.expires_at > now,
@@ -74,5 +76,7 @@ async def keep(
 
 async def forget(tx: AsyncConnection, *, expired_before: datetime) -> int:
     """Delete answers that have expired; returns how many."""
-    gone = await tx.execute(delete(IdempotencyRow).where(IdempotencyRow.expires_at < expired_before))
+    gone = await tx.execute(
+        delete(IdempotencyRow).where(IdempotencyRow.expires_at < expired_before)
+    )
     return gone.rowcount

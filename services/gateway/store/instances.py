@@ -161,20 +161,20 @@ async def page(
     )
     if after is not None:
         query = query.where(InstanceRow.id < after)
-    return [
-        Instance(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)
-    ]
+    return [Instance(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)]
 
 
 async def change(
-    tx: AsyncConnection, instance_id: UUID, changes: Mapping[str, object], *, now: datetime
+    tx: AsyncConnection, instance_id: UUID, changes: Mapping[str, object], *, now: datetime | None
 ) -> None:
-    """Store what has changed."""
-    await tx.execute(
-        update(InstanceRow)
-        .where(InstanceRow.id == instance_id)
-        .values(**changes, updated_at=now)
-    )
+    """Store what has changed; ``now`` for whatever the session should take as a new wish.
+
+    The session service opens a session that has ended again if its instance was updated since, so
+    a mere change of name must not count as an update.
+    """
+    values = dict(changes) if now is None else {**changes, "updated_at": now}
+    if values:
+        await tx.execute(update(InstanceRow).where(InstanceRow.id == instance_id).values(**values))
 
 
 async def sender(database: Database, instance_id: UUID) -> Sender | None:
@@ -192,4 +192,6 @@ async def sender(database: Database, instance_id: UUID) -> Sender | None:
         )
     if row is None:
         return None
-    return Sender(row[0], row[1], row[2], row[3], row[4], row[5])
+    # asyncpg's own UUIDs are of a subclass, which JSON is not written of.
+    ids = (UUID(int=row[0].int), UUID(int=row[1].int))
+    return Sender(*ids, row[2], row[3], row[4], row[5])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -85,7 +85,7 @@ async def add_primary(tx: AsyncConnection, webhook: Webhook, *, secret: str) -> 
             updated_at=webhook.updated_at,
         )
         .on_conflict_do_nothing(
-            index_elements=[WebhookRow.instance_id], index_where=WebhookRow.is_primary
+            index_elements=[WebhookRow.instance_id], index_where=text("is_primary")
         )
         .returning(WebhookRow.id)
     )

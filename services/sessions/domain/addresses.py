@@ -14,7 +14,9 @@ def canonical(address: str) -> str:
     """
     if "@" not in address:
         return "".join(character for character in address if character.isdigit()) + PERSON
-    return address.removesuffix(LEGACY_PERSON) + PERSON if address.endswith(LEGACY_PERSON) else address
+    return (
+        address.removesuffix(LEGACY_PERSON) + PERSON if address.endswith(LEGACY_PERSON) else address
+    )
 
 
 def digits(address: str) -> str | None:
@@ -24,7 +26,7 @@ def digits(address: str) -> str | None:
 
 
 def public(address: str) -> str:
-    """As it stands in public shapes: ``+`` and digits for persons, the address itself for others."""
+    """As it stands in public shapes: ``+`` and digits for persons; others as they are."""
     number = digits(address)
     return address if number is None else f"+{number}"
 

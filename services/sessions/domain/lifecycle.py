@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from shared.contracts.events import InstanceConnected, InstanceDisconnected, InstanceQr, InstanceStatus
+from shared.contracts.events import (
+    InstanceConnected,
+    InstanceDisconnected,
+    InstanceQr,
+    InstanceStatus,
+)
 from shared.contracts.model import Event
 
 
@@ -101,8 +106,8 @@ def ended(
     state: State, *, status: Status, reason: str, error: bool, now: datetime
 ) -> Change | None:
     """It is over until somebody opens it again; ``error`` if nobody asked for that."""
-    if state.status in ENDS and (state.status is status or status is not Status.LOGGED_OUT):
-        return None
+    if state.status is status or (state.status in ENDS and status is not Status.LOGGED_OUT):
+        return None  # What is over stays as it ended; only its credentials can still be erased.
     moved = _moved(state, status, now)
     return Change(state=replace(moved, last_error=reason if error else None), reason=reason)
 

@@ -203,7 +203,7 @@ class MessageRevoked(Stanza):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction(Stanza):
-    """Somebody reacted to a message, theirs or the account's own. An empty ``emoji`` takes it back."""
+    """Somebody reacted to a message, anybody's. An empty ``emoji`` takes the reaction back."""
 
     target_id: str
     emoji: str

@@ -1,4 +1,4 @@
-"""The fence: an owner's writes reach the database only while the database says that it is the owner.
+"""The fence: an owner's writes reach the database only while it says that this is the owner.
 
 A write takes its shards' rows ``FOR SHARE`` in the statement or transaction that it is part of. A
 takeover needs those rows for itself, so it comes wholly before the write, which then fails, or
@@ -25,6 +25,8 @@ HELD = """
     )
 """
 
+_HOLD = f"WITH {HELD} SELECT id, epoch FROM held"  # noqa: S608 - constants of ours
+
 Claim = tuple[list[int], list[int], str | None]
 
 
@@ -38,7 +40,7 @@ def claimed(leases: Collection[Lease]) -> Claim:
 async def hold(connection: HotConnection, leases: Collection[Lease]) -> set[Lease]:
     """Those of ``leases`` that are valid, and stay so until the transaction ends."""
     shards, epochs, owner = claimed(leases)
-    rows = await connection.fetch(f"WITH {HELD} SELECT id, epoch FROM held", shards, epochs, owner)
+    rows = await connection.fetch(_HOLD, shards, epochs, owner)
     return {Lease(shard, epoch, owner or "") for shard, epoch in rows}
 
 

@@ -26,7 +26,7 @@ class Open:
 async def mark(
     connection: HotConnection, work: Sequence[tuple[Lease, Transmission]], *, now: datetime
 ) -> set[UUID]:
-    """Record that transmissions are about to be handed over; return those that are ours to do.
+    """Record that transmissions are about to be handed over; return those that are ours.
 
     The others were recorded before, or their lease is not valid any more. One statement for any
     number of shards.
@@ -41,7 +41,8 @@ async def mark(
         SELECT t.transmission_id, t.message_id, t.tenant_id, t.instance_id, held.id, held.epoch,
             t.engine_message_id, $11
         FROM unnest(
-            $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[], $9::bigint[], $10::text[]
+            $4::uuid[], $5::uuid[], $6::uuid[], $7::uuid[], $8::smallint[], $9::bigint[],
+            $10::text[]
         ) AS t (
             transmission_id, message_id, tenant_id, instance_id, shard, epoch, engine_message_id
         )

@@ -10,7 +10,7 @@ from shared.db.database import HotConnection
 async def fresh(
     connection: HotConnection, keys: Collection[tuple[UUID, str]], *, now: datetime
 ) -> set[tuple[UUID, str]]:
-    """Record stanzas and return those that were not there before, in the transaction of their effect.
+    """Record stanzas, in the transaction of their effect; return those that were not there before.
 
     In order, so that two batches with the same stanzas cannot deadlock.
     """

@@ -19,9 +19,7 @@ _COLUMNS = """
 """
 
 
-async def one(
-    connection: HotConnection, instance_id: UUID
-) -> tuple[Instance, State | None] | None:
+async def one(connection: HotConnection, instance_id: UUID) -> tuple[Instance, State | None] | None:
     """One instance and its state."""
     row = await connection.fetchrow(
         f"""
@@ -36,7 +34,7 @@ async def one(
 async def of_shards(
     connection: HotConnection, shards: Collection[int]
 ) -> Sequence[tuple[Instance, State | None]]:
-    """All instances of some shards that are wanted, or whose state says that they are still there."""
+    """All instances of some shards, without those that were deleted and closed long ago."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS} FROM gateway.instances i

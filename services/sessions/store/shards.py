@@ -16,7 +16,7 @@ _BEAT = text("""
 
 _LIVE = text("""
     SELECT count(*) FROM sessions.replicas
-    WHERE NOT draining AND heartbeat_at > clock_timestamp() - :dead_after
+    WHERE NOT draining AND heartbeat_at > clock_timestamp() - CAST(:dead_after AS interval)
 """)
 
 _RENEW = text("""
@@ -29,7 +29,7 @@ _RENEW = text("""
         ORDER BY s.id
         FOR NO KEY UPDATE OF s
     )
-    UPDATE sessions.shards s SET lease_until = clock_timestamp() + :ttl
+    UPDATE sessions.shards s SET lease_until = clock_timestamp() + CAST(:ttl AS interval)
     FROM mine WHERE s.id = mine.id RETURNING s.id
 """)
 
@@ -42,7 +42,8 @@ _CLAIM = text("""
         FOR NO KEY UPDATE SKIP LOCKED
     )
     UPDATE sessions.shards s
-    SET owner = :owner, epoch = s.epoch + 1, lease_until = clock_timestamp() + :ttl
+    SET owner = :owner, epoch = s.epoch + 1,
+        lease_until = clock_timestamp() + CAST(:ttl AS interval)
     FROM free WHERE s.id = free.id RETURNING s.id, s.epoch
 """)
 
@@ -92,9 +93,7 @@ async def claim(tx: AsyncConnection, *, owner: str, limit: int, ttl: timedelta) 
 
 async def release(tx: AsyncConnection, lease: Lease) -> None:
     """End a lease now, so that the next owner need not wait for it to run out."""
-    await tx.execute(
-        _RELEASE, {"shard": lease.shard, "epoch": lease.epoch, "owner": lease.owner}
-    )
+    await tx.execute(_RELEASE, {"shard": lease.shard, "epoch": lease.epoch, "owner": lease.owner})
 
 
 async def leave(tx: AsyncConnection, *, replica: str) -> None:

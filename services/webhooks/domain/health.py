@@ -55,16 +55,14 @@ def after_attempt(
     after = replace(
         health, consecutive_failures=health.consecutive_failures + 1, failing_since=failing_since
     )
+    reason = None
     if verdict is Verdict.GONE:
-        return _disabled(after, "It answered 410 Gone.", now=now), Announcement.DISABLED
-    if now - failing_since >= GIVEN_UP_AFTER:
-        reason = f"It has failed for {GIVEN_UP_AFTER.total_seconds() / 3600:.0f} hours."
+        reason = "It answered 410 Gone."
+    elif now - failing_since >= GIVEN_UP_AFTER:
+        reason = f"It has failed for {GIVEN_UP_AFTER // timedelta(hours=1)} hours."
+    if reason is not None:
         return _disabled(after, reason, now=now), Announcement.DISABLED
-    if verdict is Verdict.UNREACHABLE:
-        return _unreachable(after, probe=probe, now=now), None
-    if verdict is Verdict.MISCONFIGURED:
-        return after, None  # nobody was called, so nothing is known about who would answer
-    return _closed(after), None
+    return _breaker(after, verdict, probe=probe, now=now), None
 
 
 def revived(health: Health) -> Health:
@@ -79,12 +77,15 @@ def revived(health: Health) -> Health:
 
 
 def _disabled(health: Health, reason: str, *, now: datetime) -> Health:
-    return replace(
-        health, opened=0, open_until=None, disabled_at=now, disabled_reason=reason
-    )
+    return replace(health, opened=0, open_until=None, disabled_at=now, disabled_reason=reason)
 
 
-def _unreachable(health: Health, *, probe: bool, now: datetime) -> Health:
+def _breaker(health: Health, verdict: Verdict, *, probe: bool, now: datetime) -> Health:
+    if verdict is Verdict.MISCONFIGURED:
+        return health  # nobody was called, so nothing is known about who would answer
+    if verdict is not Verdict.UNREACHABLE:
+        # It answered, if not well: it can be reached, and the schedule of each delivery decides.
+        return replace(health, consecutive_unreachable=0, opened=0, open_until=None)
     count = health.consecutive_unreachable + 1
     opened = health.opened
     # Posts that were under way when the breaker opened also fail: only a probe opens it for longer.
@@ -95,8 +96,3 @@ def _unreachable(health: Health, *, probe: bool, now: datetime) -> Health:
     return replace(
         health, consecutive_unreachable=count, opened=min(opened + 1, 1000), open_until=now + pause
     )
-
-
-def _closed(health: Health) -> Health:
-    """It answered, if not well: it can be reached, and the schedule of each delivery decides."""
-    return replace(health, consecutive_unreachable=0, opened=0, open_until=None)

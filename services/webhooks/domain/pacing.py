@@ -13,6 +13,7 @@ MOST_WAITING: Final = 256
 # A tenant may always use this part of all slots, and beyond it only what lies idle.
 TENANT_SHARE: Final = 4
 _SHORTEST: Final = 0.01
+_AHEAD: Final = AHEAD.total_seconds()
 
 
 def limit_after(verdict: Verdict, limit: int, *, most: int) -> int:
@@ -24,10 +25,12 @@ def limit_after(verdict: Verdict, limit: int, *, most: int) -> int:
     return limit
 
 
-def room(*, limit: int, held: int, latency: timedelta) -> int:
-    """How many deliveries more to take for an endpoint that has ``held``, posting and waiting."""
-    posts = AHEAD / max(latency, timedelta(seconds=_SHORTEST))
-    ahead = min(MOST_WAITING, int(limit * posts))
+def room(*, limit: int, held: int, latency: float) -> int:
+    """How many deliveries more to take for an endpoint that has ``held``, posting and waiting.
+
+    ``latency`` is how long it usually takes to answer, in seconds.
+    """
+    ahead = min(MOST_WAITING, int(limit * _AHEAD / max(latency, _SHORTEST)))
     return max(0, limit + ahead - held)
 
 

@@ -60,7 +60,7 @@ class Directory:
         return {id_: known[id_] for id_ in tenants}
 
     async def names(self, instances: Collection[UUID]) -> dict[UUID, str]:
-        """What the instances are called, at most ``NAMES_REMEMBERED`` ago; unknown ones are not in it."""
+        """What the instances are called, at most ``NAMES_REMEMBERED`` ago, as far as known."""
         now = self._clock.monotonic()
         known = self._names
         missing = [id_ for id_ in instances if id_ not in known or known[id_][1] <= now]

@@ -1,4 +1,4 @@
-"""Lanes: one for each endpoint that this worker has something for, so that none waits for another."""
+"""Lanes: one for each endpoint that we have something for, so that none waits for another."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Lane:
 
     def room(self) -> int:
         """How many more it may take."""
-        return room(limit=self.limit, held=self.held, latency=timedelta(seconds=self._latency))
+        return room(limit=self.limit, held=self.held, latency=self._latency)
 
     def learn(self, answer: Answer) -> None:
         """Let an answer decide how much is posted from now on."""
@@ -73,7 +73,7 @@ class Lanes:
         return lane
 
     def reserve(self, endpoint: Endpoint) -> bool:
-        """Take room for a delivery that is about to be made; if there is none, it waits in the table."""
+        """Take room for a delivery about to be made; without room, it waits in the table."""
         lane = self.of(endpoint)
         fits = lane.room() > 0 and self._held < MOST_HELD
         if endpoint.open or lane.open or lane.backlog or not fits:
@@ -103,7 +103,7 @@ class Lanes:
         return [(id_, number) for id_, number in asked if number > 0][: max(0, left)]
 
     def take(self, endpoint: Endpoint, deliveries: Sequence[Delivery], *, asked: int) -> Lane:
-        """Put claimed deliveries into their lane; as many as were asked for means there are more."""
+        """Put claimed deliveries into their lane; as many as were asked for mean that more wait."""
         lane = self.of(endpoint)
         lane.open = endpoint.open
         lane.backlog = len(deliveries) >= asked
@@ -126,7 +126,7 @@ class Lanes:
         self._held -= 1
 
     def heard(self, endpoint_id: UUID, health: Health) -> None:
-        """An endpoint's health has been written. If its breaker opened, what waits is given back."""
+        """An endpoint's health was written. If its breaker is open, what waits is given back."""
         lane = self._lanes.get(endpoint_id)
         if lane is None:
             return

@@ -54,7 +54,7 @@ class Poster:
                 verdict = verdict_on(status)
                 hint = response.headers.get("Retry-After")
                 excerpt = await _excerpt(response)
-        except Exception as failure:  # noqa: BLE001 - the edge: a stranger's server may cause anything
+        except Exception as failure:  # the edge: a stranger's server may cause anything
             verdict, error = _verdict_on(failure)
             if error == "internal":
                 log.exception("webhook_post_failed_unexpectedly", endpoint_id=str(endpoint.id))
@@ -70,7 +70,7 @@ class Poster:
 
 
 async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
-    """The beginning of the answer. The status has been read: what is wrong with the rest is not ours."""
+    """The beginning of the answer. The status is read: what is wrong with the rest is theirs."""
     try:
         read = await read_at_most(response, READ)
     except (aiohttp.ClientError, TimeoutError, OSError):

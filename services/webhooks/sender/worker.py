@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
@@ -60,7 +60,6 @@ class Worker:
         self._ledger = ledger
         self._database = database
         self._clock = clock
-        self._metrics = metrics
         self._slots = slots
         self._drain = drain
         self._used = 0
@@ -69,6 +68,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._tests = 0
+        metrics.posting.set_function(lambda: float(self._used + self._tests))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -126,8 +126,8 @@ class Worker:
         else:
             log.info("webhook_claims_released", count=released)
 
-    def _spawn(self, coroutine: "asyncio._CoroutineLike[None]") -> None:
-        if self._group is None:
+    def _spawn(self, coroutine: Coroutine[object, None, None]) -> None:
+        if self._group is None:  # leaving: what is claimed is about to be given back
             coroutine.close()
             return
         task = self._group.create_task(coroutine)
@@ -138,30 +138,29 @@ class Worker:
         """Have as many runners at work on a lane as it may have, and as there are slots for."""
         tenant_id = lane.endpoint.tenant_id
         while self._group is not None and lane.waiting and lane.active < lane.limit:
-            if len(lane.waiting) <= 0:
-                return
-            if not may_start(
-                tenant=self._used_by[tenant_id], used=self._used, total=self._slots
-            ):
+            mine = self._used_by[tenant_id]
+            if not may_start(tenant=mine, used=self._used, total=self._slots):
                 self._line.setdefault(lane.endpoint.id, lane)
+                return
+            delivery = self.lanes.next(lane)
+            if delivery is None:
                 return
             lane.active += 1
             self._used += 1
             self._used_by[tenant_id] += 1
-            self._spawn(self._run(lane, tenant_id))
+            self._spawn(self._run(lane, tenant_id, delivery))
 
-    async def _run(self, lane: Lane, tenant_id: UUID) -> None:
+    async def _run(self, lane: Lane, tenant_id: UUID, first: Delivery) -> None:
         """Post one delivery of a lane after the other, for as long as nobody waits for the slot."""
+        delivery: Delivery | None = first
         try:
-            while self._group is not None and lane.active <= lane.limit:
-                delivery = self.lanes.next(lane)
-                if delivery is None:
-                    break
+            while delivery is not None:
                 await self._post(lane, delivery)
-                if lane.backlog and len(lane.waiting) < lane.limit:
+                if lane.backlog and lane.room() > lane.held:  # less than half full
                     self.hungry.set()
-                if self._line:
+                if self._group is None or self._line or lane.active > lane.limit:
                     break
+                delivery = self.lanes.next(lane)
         finally:
             lane.active -= 1
             self._used -= 1
@@ -181,11 +180,9 @@ class Worker:
 
     async def _post(self, lane: Lane, delivery: Delivery) -> None:
         endpoint = lane.endpoint
-        self._metrics.posting.inc()
         try:
             answer = await self._poster.post(endpoint, delivery)
         finally:
-            self._metrics.posting.dec()
             self.lanes.finished()
         lane.learn(answer)
         await self._ledger.record(Attempt(delivery=delivery, endpoint=endpoint, answer=answer))
@@ -193,8 +190,6 @@ class Worker:
     async def _test(self, endpoint: Endpoint, delivery: Delivery) -> None:
         try:
             answer = await self._poster.post(endpoint, delivery)
-            await self._ledger.record(
-                Attempt(delivery=delivery, endpoint=endpoint, answer=answer)
-            )
+            await self._ledger.record(Attempt(delivery=delivery, endpoint=endpoint, answer=answer))
         finally:
             self._tests -= 1

@@ -1,1 +1,1 @@
-"""SQL of the webhook service: functions of a connection. All of it over arrays, on hot connections."""
+"""SQL of the webhook service: functions of a hot connection, all of them over arrays."""

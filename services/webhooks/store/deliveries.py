@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.webhooks.domain.endpoint import Endpoint
 from services.webhooks.domain.delivery import Delivery
+from services.webhooks.domain.endpoint import Endpoint
 from shared.db.database import HotConnection
 
 
@@ -139,9 +139,7 @@ async def claim(
     ]
 
 
-async def release(
-    connection: HotConnection, ids: Sequence[UUID], *, worker: str
-) -> None:
+async def release(connection: HotConnection, ids: Sequence[UUID], *, worker: str) -> None:
     """Give back claims that came to nothing. No attempt was made, so none is counted."""
     await connection.execute(
         """
@@ -188,7 +186,7 @@ async def reclaim(connection: HotConnection, *, limit: int) -> int:
 async def end_waiting(
     connection: HotConnection, endpoints: Sequence[UUID], *, limit: int, now: datetime
 ) -> int:
-    """End what waits for endpoints that get nothing any more; return how many, at most ``limit``."""
+    """End what waits for endpoints that get nothing any more; how many, at most ``limit``."""
     done = await connection.execute(
         """
         UPDATE webhooks.deliveries SET state = 'disabled', done_at = $3

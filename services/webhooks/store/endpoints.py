@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from uuid import UUID
 
+from asyncpg import Record
+
 from services.webhooks.domain.endpoint import Endpoint
 from shared.db.database import HotConnection
 
@@ -23,7 +25,7 @@ async def of_tenants(connection: HotConnection, tenants: Collection[UUID]) -> li
         """,  # noqa: S608 - the condition is a constant of ours
         list(tenants),
     )
-    return [_endpoint(*row) for row in rows]
+    return [_endpoint(row) for row in rows]
 
 
 async def find(connection: HotConnection, endpoint_id: UUID) -> Endpoint | None:
@@ -35,12 +37,10 @@ async def find(connection: HotConnection, endpoint_id: UUID) -> Endpoint | None:
         """,
         endpoint_id,
     )
-    return None if row is None else _endpoint(*row)
+    return None if row is None else _endpoint(row)
 
 
-async def instance_names(
-    connection: HotConnection, instances: Collection[UUID]
-) -> dict[UUID, str]:
+async def instance_names(connection: HotConnection, instances: Collection[UUID]) -> dict[UUID, str]:
     """What the tenants call some of their instances."""
     rows = await connection.fetch(
         "SELECT id, name FROM gateway.instances WHERE id = ANY($1::uuid[])", list(instances)
@@ -48,21 +48,13 @@ async def instance_names(
     return {id_: name for id_, name in rows}  # noqa: C416 - a record is not a pair to mypy
 
 
-def _endpoint(
-    id_: UUID,
-    tenant_id: UUID,
-    instance_id: UUID | None,
-    url: str,
-    secret: str,
-    patterns: list[str],
-    opened: bool,
-) -> Endpoint:
+def _endpoint(row: Record) -> Endpoint:
     return Endpoint(
-        id=id_,
-        tenant_id=tenant_id,
-        instance_id=instance_id,
-        url=url,
-        secrets=(secret,),
-        patterns=tuple(patterns),
-        open=opened,
+        id=row[0],
+        tenant_id=row[1],
+        instance_id=row[2],
+        url=row[3],
+        secrets=(row[4],),
+        patterns=tuple(row[5]),
+        open=row[6],
     )

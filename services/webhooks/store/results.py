@@ -64,9 +64,7 @@ async def write(
     return int(done.rpartition(" ")[2])
 
 
-async def lock_health(
-    connection: HotConnection, endpoints: Collection[UUID]
-) -> dict[UUID, Health]:
+async def lock_health(connection: HotConnection, endpoints: Collection[UUID]) -> dict[UUID, Health]:
     """How some endpoints are doing, locked until the end of the transaction, in one order for all.
 
     One that was switched on after we had disabled it comes with a new chance.

@@ -13,7 +13,7 @@ MIGRATION_LOCK = 5_120_261
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the schema up to date, holding a lock, so that replicas that start together take turns."""
+    """Bring the schema up to date, under a lock: replicas that start together take turns."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
     context.configure(
         connection=connection,

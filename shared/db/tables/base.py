@@ -1,4 +1,4 @@
-"""What all tables share: column types by meaning, and names for constraints that migrations can find."""
+"""What all tables share: column types by meaning, and constraint names that migrations find."""
 
 from datetime import datetime
 from typing import Annotated

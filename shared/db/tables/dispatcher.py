@@ -47,7 +47,9 @@ class MessageRow(Base):
             postgresql_where=text("parked AND status IN ('queued', 'retrying')"),
         ),
         Index(
-            "ix_messages_due", "due_at", postgresql_where=text("status IN ('scheduled', 'unconfirmed')")
+            "ix_messages_due",
+            "due_at",
+            postgresql_where=text("status IN ('scheduled', 'unconfirmed')"),
         ),
         Index(
             "ix_messages_expiring",
@@ -57,7 +59,7 @@ class MessageRow(Base):
         # Lists are in the order of acceptance: an inbound message's id is not made of its time.
         Index(None, "tenant_id", "sequence"),
         Index(None, "instance_id", "sequence"),
-        # Status and receipts change most rows four times; room on the page keeps half of those cheap.
+        # Status and receipts change most rows four times; room on the page keeps half of it cheap.
         {"schema": "dispatcher", "postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -94,7 +96,7 @@ class MessageRow(Base):
 
 
 class TransmissionRow(Base):
-    """One hand-over of a message to an engine. ``paced_until`` says that limits made it wait, and how long."""
+    """One hand-over of a message to an engine. ``paced_until``: until when limits made it wait."""
 
     __tablename__ = "transmissions"
     __table_args__ = (
@@ -124,7 +126,7 @@ class TransmissionRow(Base):
 
 
 class PacingRow(Base):
-    """The lock under which one instance's messages are claimed, and until when its limits hold it back."""
+    """The lock for claiming an instance's messages, and until when its limits hold it back."""
 
     __tablename__ = "pacing"
     __table_args__ = (SCHEMA,)

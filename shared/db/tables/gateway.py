@@ -91,7 +91,7 @@ class InstanceRow(Base):
 
 
 class InstanceKeyRow(Base):
-    """A key that acts as one instance: only its SHA-256 is here. ``rate_limit`` is requests an hour."""
+    """A key that acts as one instance, by its SHA-256. ``rate_limit`` is requests an hour."""
 
     __tablename__ = "instance_keys"
     __table_args__ = (UniqueConstraint("key_hash"), Index(None, "instance_id", "id"), SCHEMA)

@@ -40,8 +40,17 @@ def statements() -> list[str]:
     for service in SERVICES:
         name = role(service)
         made += [
-            _create_role(name),
+            *_create_role(name),
             f"REVOKE ALL ON SCHEMA {service} FROM PUBLIC",
+        ]
+        # What an earlier version granted, or somebody by hand, does not stay.
+        for schema in SERVICES:
+            made += [
+                f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {name}",
+                f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA {schema} FROM {name}",
+                f"REVOKE ALL ON SCHEMA {schema} FROM {name}",
+            ]
+        made += [
             f"GRANT USAGE ON SCHEMA {service} TO {name}",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {service} TO {name}",
             f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {service} TO {name}",
@@ -54,16 +63,29 @@ def statements() -> list[str]:
     return made
 
 
-def _create_role(name: str) -> str:
+def _create_role(name: str) -> list[str]:
     # Roles belong to the whole cluster, so two databases being migrated at once may both try.
-    return f"""
+    # From PostgreSQL 16 on, whoever creates a role is a member of it who may not act as it.
+    return [
+        f"""
         DO $$ BEGIN
             IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{name}') THEN
                 CREATE ROLE {name} NOLOGIN;
             END IF;
-            IF NOT pg_has_role(CURRENT_USER, '{name}', 'MEMBER') THEN
-                GRANT {name} TO CURRENT_USER;
-            END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
         END $$
-    """
+        """,
+        f"""
+        DO $$ DECLARE
+            acts boolean := pg_has_role(CURRENT_USER, '{name}', 'MEMBER');
+        BEGIN
+            IF acts AND current_setting('server_version_num')::int >= 160000 THEN
+                acts := pg_has_role(CURRENT_USER, '{name}', 'SET');
+            END IF;
+            IF NOT acts THEN
+                GRANT {name} TO CURRENT_USER;
+            END IF;
+        EXCEPTION WHEN unique_violation THEN NULL;
+        END $$
+        """,
+    ]

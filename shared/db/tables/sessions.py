@@ -1,4 +1,4 @@
-"""The session service's tables: who owns which shard, what each session is, and the sandbox's world."""
+"""The session service's tables: who owns which shard, each session, and the sandbox's world."""
 
 from uuid import UUID
 
@@ -6,7 +6,18 @@ from sqlalchemy import Index, SmallInteger, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Big, Id, Json, Moment, OutboxColumns, Ref, Sequence, Small, Word
+from shared.db.tables.base import (
+    Base,
+    Big,
+    Id,
+    Json,
+    Moment,
+    OutboxColumns,
+    Ref,
+    Sequence,
+    Small,
+    Word,
+)
 
 SCHEMA = {"schema": "sessions"}
 
@@ -83,7 +94,7 @@ class HandoverRow(Base):
 
 
 class InboundRow(Base):
-    """An inbound stanza that has been recorded: the same one again is acknowledged and forgotten."""
+    """An inbound stanza that has been recorded: once more, it is acknowledged and forgotten."""
 
     __tablename__ = "inbound"
     __table_args__ = (Index(None, "seen_at"), SCHEMA)

@@ -21,7 +21,10 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("endpoint_id", "event_id"),
         Index(
-            "ix_deliveries_due", "endpoint_id", "next_at", postgresql_where=text("state = 'pending'")
+            "ix_deliveries_due",
+            "endpoint_id",
+            "next_at",
+            postgresql_where=text("state = 'pending'"),
         ),
         Index("ix_deliveries_claimed", "claim_until", postgresql_where=text("state = 'claimed'")),
         Index(None, "message_id"),

@@ -17,12 +17,14 @@ class Agenda:
         self._moments: list[int] = []
         self._known: set[int] = set()
 
-    def expect(self, at: float) -> None:
-        """Something will be due at ``at``."""
+    def expect(self, at: float) -> bool:
+        """Something will be due at ``at``; whether that is sooner than all that was known."""
         moment = int(at / GRAIN) + 1
-        if moment not in self._known:
-            self._known.add(moment)
-            heappush(self._moments, moment)
+        if moment in self._known:
+            return False
+        self._known.add(moment)
+        heappush(self._moments, moment)
+        return self._moments[0] == moment
 
     def next_after(self, now: float) -> float | None:
         """When to look next, after having looked at ``now``."""

@@ -1,9 +1,8 @@
 """The sandbox as an engine: sessions that pair by themselves, send, and are delivered to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import ClassVar, Final
 from uuid import UUID
@@ -14,15 +13,13 @@ from services.sessions.engines.port import (
     Capability,
     Connected,
     Disconnected,
+    Ending,
     Engine,
     EngineEvent,
-    Ending,
     LoggedOut,
     NotOnWhatsApp,
     Opening,
     Outgoing,
-    Paired,
-    Qr,
     Refused,
     Retryable,
     SessionDown,
@@ -33,14 +30,13 @@ from services.sessions.engines.sandbox import stanzas
 from services.sessions.engines.sandbox.agenda import Agenda
 from services.sessions.engines.sandbox.numbers import (
     ANSWERED,
-    DELIVERED,
-    READ,
     SLOW_DOWN,
     Behaviour,
     First,
     behaviour,
 )
-from services.sessions.engines.sandbox.server import Due, Echo, Later, Send, Server
+from services.sessions.engines.sandbox.pairing import Pairing, Phone, patiently
+from services.sessions.engines.sandbox.server import LOOK_LIMIT, Later, Send, Server
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
 from shared.contracts.commands import WriteFromSandboxContact
@@ -52,27 +48,10 @@ from shared.nudge import Nudge
 
 log = get_logger()
 
-# How long the codes of one pairing are valid, as WhatsApp has it: the first longer than the rest.
-CODES: Final = (timedelta(seconds=60), *(timedelta(seconds=20),) * 5)
-SCANNED_AFTER: Final = timedelta(seconds=1)
+
 # Other processes may put stanzas into the queue; nobody tells us, so we look.
 LOOK_EVERY: Final = timedelta(milliseconds=200)
 OFFER_AGAIN: Final = timedelta(seconds=1)
-
-
-@dataclass(eq=False, slots=True)
-class _Phone:
-    """One open session."""
-
-    opening: Opening
-    number: str
-    online: bool = False
-    scanned: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def instance_id(self) -> UUID:
-        return self.opening.instance_id
 
 
 class SandboxEngine:
@@ -98,7 +77,8 @@ class SandboxEngine:
         self._wire: GroupCommit[Send, bool] = GroupCommit(
             self._server.take, name="sandbox-wire", max_batch=400
         )
-        self._phones: dict[UUID, _Phone] = {}
+        self._pairing = Pairing(server=self._server, clock=clock, offer=self._offer)
+        self._phones: dict[UUID, Phone] = {}
         self._agenda = Agenda()
         self._nudge = Nudge()
         self._sink: Sink | None = None
@@ -120,13 +100,13 @@ class SandboxEngine:
     async def open(self, opening: Opening) -> None:
         present = self._phones.get(opening.instance_id)
         if present is not None:
-            if present.opening.lease == opening.lease:
+            if present.opening.lease == opening.lease and not present.ending:
                 return
             await self.close(opening.instance_id)
         if self._group is None:
             raise Transient("The sandbox is not running.")
         wanted = digits(opening.phone_number) if opening.phone_number else None
-        phone = _Phone(opening, wanted or fictional_number(opening.instance_id))
+        phone = Phone(opening, wanted or fictional_number(opening.instance_id))
         self._phones[opening.instance_id] = phone
         phone.task = self._group.create_task(
             self._bring_up(phone), name=f"sandbox:{opening.instance_id}"
@@ -156,12 +136,159 @@ class SandboxEngine:
             raise Unconfirmed("The sandbox did not answer.") from error
         if not taken:
             raise Fenced("Another process owns this connection now.")
-        now = self._clock.monotonic()
-        for later, _ in ((delay, status) for status, delay in how.receipts):
-            self._agenda.expect(now + later.total_seconds())
-        self._nudge.set()
+        self._expect(*(delay for _, delay in how.receipts), ANSWERED)
         if how.acknowledged is None:
             await asyncio.Event().wait()  # Until the caller's patience ends.
         elif how.acknowledged:
             await self._clock.sleep(how.acknowledged)
         return Transmitted(engine_message_id=outgoing.engine_message_id, at=self._clock.now())
+
+    def scan(self, instance_id: UUID) -> None:
+        """Pretend that a phone scans the code that is shown; nothing happens if none is."""
+        phone = self._phones.get(instance_id)
+        if phone is not None:
+            phone.scanned.set()
+
+    async def write(self, command: WriteFromSandboxContact, *, cause: str) -> None:
+        """Have a contact do something to an instance; it waits there if that is offline."""
+        await self._server.deliver(
+            instance_id=command.instance_id, body=stanzas.written(command, cause=cause)
+        )
+        self._expect(timedelta(0))
+
+    async def step(self) -> bool:
+        """Deliver what is due to the sessions that are online; whether there is more at once."""
+        online = [phone.instance_id for phone in self._phones.values() if phone.online]
+        if not online or self._sink is None:
+            return False
+        due = await self._server.due(online)
+        read = [
+            (stanza, event) for stanza in due if (event := stanzas.event_of(stanza)) is not None
+        ]
+        flags = await self._sink([event for _, event in read]) if read else []
+        refused = {stanza.id for (stanza, _), taken in zip(read, flags, strict=True) if not taken}
+        taken = [stanza for stanza in due if stanza.id not in refused]
+        if taken:
+            echoes = [echo for stanza in taken for echo in stanzas.echoes(stanza)]
+            await self._server.acknowledge([stanza.id for stanza in taken], echoes)
+            self._expect(*{echo.delay for echo in echoes})
+        if refused:
+            await self._server.postpone(sorted(refused), delay=OFFER_AGAIN)
+        return len(due) == LOOK_LIMIT
+
+    async def _deliver(self) -> None:
+        look_at = 0.0
+        while True:
+            now = self._clock.monotonic()
+            if now >= look_at:
+                try:
+                    more = await self.step()
+                except Transient as error:
+                    log.warning("sandbox_not_delivered", reason=error.message)
+                    more = False
+                look_at = now if more else now + LOOK_EVERY.total_seconds()
+            self._nudge.clear()
+            known = self._agenda.next_after(now)
+            look_at = look_at if known is None else min(look_at, known)
+            wait = look_at - self._clock.monotonic()
+            if wait > 0:
+                await self._nudge.wait(timedelta(seconds=wait))
+
+    def _expect(self, *delays: timedelta) -> None:
+        now = self._clock.monotonic()
+        sooner = [self._agenda.expect(now + delay.total_seconds()) for delay in delays]
+        if any(sooner):
+            self._nudge.set()
+
+    async def _bring_up(self, phone: Phone) -> None:
+        if not await self._pairing.known(phone) and not await self._pairing.pair(phone):
+            await self._end(
+                phone,
+                Disconnected(
+                    instance_id=phone.instance_id,
+                    at=self._clock.now(),
+                    reason="qr_timeout",
+                    will_retry=False,
+                ),
+            )
+            return
+        phone.online = True
+        await self._offer(
+            phone,
+            Connected(
+                instance_id=phone.instance_id,
+                at=self._clock.now(),
+                phone_number=f"+{phone.number}",
+            ),
+        )
+        self._expect(timedelta(0))
+
+    async def _before(self, phone: Phone, outgoing: Outgoing, how: Behaviour) -> None:
+        """What a number does before it takes a message; returns if it has done that enough."""
+        if how.first is First.NOT_ON_WHATSAPP:
+            raise NotOnWhatsApp("This number is not on WhatsApp.")
+        if how.first is First.REJECT:
+            raise Refused("WhatsApp has refused this message.")
+        refused = await self._server.refuse(
+            lease=phone.opening.lease,
+            instance_id=phone.instance_id,
+            engine_message_id=outgoing.engine_message_id,
+            times=how.times,
+        )
+        if not refused:
+            return
+        if how.first is First.REFUSE:
+            raise Retryable("WhatsApp has refused this message for the moment.")
+        if how.first is First.SLOW_DOWN:
+            raise Throttled("WhatsApp asks to slow down.", retry_after=SLOW_DOWN)
+        phone.online = False
+        now = self._clock.now()
+        await patiently(self._clock, lambda: self._server.unlink(phone.instance_id))
+        if how.first is First.BAN:
+            await self._end(phone, Banned(instance_id=phone.instance_id, at=now, reason="banned"))
+        else:
+            await self._end(
+                phone, LoggedOut(instance_id=phone.instance_id, at=now, reason="unlinked")
+            )
+        raise SessionDown("The session has ended.")
+
+    async def _end(self, phone: Phone, event: Ending) -> None:
+        phone.online = False
+        phone.ending = True
+        await self._offer(phone, event)
+        if self._phones.get(phone.instance_id) is phone:
+            del self._phones[phone.instance_id]
+
+    async def _offer(self, phone: Phone, event: EngineEvent) -> None:
+        """Put an event into the sink until it is taken, or the session is closed."""
+        while self._sink is not None and self._phones.get(phone.instance_id) is phone:
+            try:
+                (taken,) = await self._sink([event])
+            except Transient:
+                taken = False
+            if taken:
+                return
+            await self._clock.sleep(OFFER_AGAIN)
+
+
+def _send(phone: Phone, outgoing: Outgoing, how: Behaviour, number: str | None) -> Send:
+    id_ = outgoing.engine_message_id
+    body = stanzas.encode(outgoing.content)
+    later = [Later(delay, stanzas.receipt(id_, status)) for status, delay in how.receipts]
+    if how.answer is not None and number is not None:
+        said = stanzas.answer(how.answer, to=id_, by=number, content=body)
+        later.append(Later(ANSWERED, said))
+    return Send(
+        lease=phone.opening.lease,
+        tenant_id=phone.opening.tenant_id,
+        instance_id=phone.instance_id,
+        engine_message_id=id_,
+        sender=phone.number,
+        recipient=number or outgoing.to,
+        body=body,
+        forward=how.ordinary,
+        later=tuple(later),
+    )
+
+
+_: type[Engine] = SandboxEngine

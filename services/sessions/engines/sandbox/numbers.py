@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 
 class First(StrEnum):
-    """What a number does with a message before it takes it, each time until it has done it enough."""
+    """What a number does with a message before it takes it, until it has done that enough."""
 
     TAKE = "take"
     NOT_ON_WHATSAPP = "not_on_whatsapp"

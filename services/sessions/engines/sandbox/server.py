@@ -220,11 +220,11 @@ class Server:
 _TAKE = f"""
     WITH {HELD}, sends AS (
         SELECT u.* FROM unnest(
-            $4::int[], $5::smallint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[], $10::text[],
-            $11::text[], $12::text[], $13::boolean[]
+            $4::int[], $5::smallint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[],
+            $10::text[], $11::text[], $12::text[], $13::boolean[]
         ) AS u (
-            number, shard, epoch, tenant_id, instance_id, engine_message_id, sender, recipient, body,
-            forward
+            number, shard, epoch, tenant_id, instance_id, engine_message_id,
+            sender, recipient, body, forward
         )
         JOIN held ON held.id = u.shard AND held.epoch = u.epoch
     ), logged AS (

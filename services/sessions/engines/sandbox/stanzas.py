@@ -1,7 +1,7 @@
 """What the sandbox's stanzas say: written by its server, read into the engine's events."""
 
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Final, Literal
 from uuid import UUID
@@ -18,10 +18,14 @@ from services.sessions.engines.port import (
     Reaction,
     StatusChanged,
 )
-from services.sessions.engines.sandbox.numbers import Answer
+from services.sessions.engines.sandbox.numbers import DELIVERED, READ, Answer
+from services.sessions.engines.sandbox.server import Due, Echo
 from shared.contracts.commands import WriteFromSandboxContact
 from shared.contracts.content import Content, Identity, Media
 from shared.ids import id_of
+from shared.log import get_logger
+
+log = get_logger()
 
 CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
 
@@ -74,14 +78,12 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
     id_ = str(body["id"])
     if body["kind"] == "receipt":
         status: Literal["delivered", "read"] = "read" if body["status"] == "read" else "delivered"
-        return StatusChanged(
-            instance_id=instance_id, at=at, engine_message_id=id_, status=status
-        )
+        return StatusChanged(instance_id=instance_id, at=at, engine_message_id=id_, status=status)
     chat = canonical(str(body["from"]))
     sender = _identity(chat, body.get("push_name"))
     # WhatsApp gives an edit, a revocation and a reaction an id of their own.
     own = f"{chat}|{id_ if body['kind'] == 'message' else body.get('cause')}"
-    match body["kind"]:
+    match str(body["kind"]):
         case "message":
             reply_to = body.get("reply_to")
             return MessageReceived(
@@ -123,7 +125,8 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
                 target_id=id_,
                 emoji=str(body.get("emoji", "")),
             )
-    raise ValueError(f"a stanza of kind {body['kind']!r}")
+        case unknown:
+            raise ValueError(f"a stanza of kind {unknown!r}")
 
 
 def _identity(chat: str, push_name: object) -> Identity:
@@ -139,3 +142,25 @@ def pairing_code(instance_id: UUID, *, shown_at: datetime, number: int) -> str:
     """What a QR code says: like WhatsApp's, four parts with commas, and different each time."""
     seed = id_of("sandbox.qr", instance_id, shown_at.isoformat(), number).hex
     return f"2@{seed},{seed[::-1]},{instance_id.hex},{number}"
+
+
+def event_of(stanza: Due) -> EngineEvent | None:
+    """The event that a stanza tells; ``None`` if it says nothing that is known."""
+    try:
+        return read(stanza.instance_id, stanza.body, at=stanza.due_at)
+    except (ValueError, KeyError):
+        # Nobody can ever read it, so keeping it would only be in the way of the others.
+        log.exception("sandbox_stanza_unreadable", stanza_kind=str(stanza.body.get("kind")))
+        return None
+
+
+def echoes(stanza: Due) -> Sequence[Echo]:
+    """What another instance learns once its message has been taken in: delivered, soon read."""
+    origin = stanza.body.get("origin")
+    if not isinstance(origin, str):
+        return ()
+    id_, sender = str(stanza.body["id"]), UUID(origin)
+    return (
+        Echo(stanza.id, sender, timedelta(0), receipt(id_, "delivered")),
+        Echo(stanza.id, sender, READ - DELIVERED, receipt(id_, "read")),
+    )

@@ -1,0 +1,176 @@
+"""Instances: made, listed, changed, deleted."""
+
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.api.callers import Callers
+from services.gateway.api.gate import PRINCIPAL
+from services.gateway.api.lookup import Senders, instance_in_path
+from services.gateway.api.once import Once
+from services.gateway.api.schemas.fields import Deleted
+from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
+from services.gateway.domain.engines import ENGINES, Engine, stored
+from services.gateway.domain.plans import PLANS
+from services.gateway.domain.principal import scope_of
+from services.gateway.store import accounts, instances, keys
+from services.gateway.store.instances import Instance
+from shared.broker.topology import shard_queue
+from shared.clock import Clock
+from shared.contracts.commands import DisconnectInstance
+from shared.db.database import Database
+from shared.db.tables.gateway import GatewayOutboxRow
+from shared.errors import NotFound, Rejected
+from shared.ids import new_id
+from shared.log import get_logger
+from shared.messaging import outbox
+from shared.messaging.outbox import Relay
+from shared.web.body import BodyLimits, invalid, read_model, read_query
+from shared.web.edge import REQUEST_ID
+from shared.web.envelope import respond, respond_page
+from shared.web.pagination import Keyset, PageQuery
+from shared.web.problems import fields_of
+
+log = get_logger()
+
+_POSITIONS: Keyset[UUID] = Keyset("instances", TypeAdapter(UUID))
+
+
+class QuotaExceeded(Rejected):
+    """The plan allows no more."""
+
+    code = "QUOTA_EXCEEDED"
+
+
+class Instances:
+    """``/api/instances`` and ``/api/instance/info``."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        once: Once,
+        senders: Senders,
+        callers: Callers,
+        relay: Relay,
+        limits: BodyLimits,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._once = once
+        self._senders = senders
+        self._callers = callers
+        self._relay = relay
+        self._limits = limits
+        self._clock = clock
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        principal = request[PRINCIPAL]
+        body = await read_model(request, NewInstance, self._limits)
+        engine = ENGINES.get(body.engine)
+        if engine is None:
+            known = ", ".join(sorted(ENGINES))
+            raise invalid({"engine": f"is not an engine that we know; there are: {known}"})
+        settings = _checked(engine, body.settings)
+
+        async def work(tx: AsyncConnection) -> InstanceView:
+            await _require_room(tx, principal.tenant_id)
+            now = self._clock.now()
+            instance = Instance(
+                id=new_id(),
+                tenant_id=principal.tenant_id,
+                name=body.name,
+                engine=engine.name,
+                phone_number=body.phone_number,
+                settings=settings,
+                guard=engine.guard.model_dump(by_alias=True),
+                shard=await instances.least_loaded_shard(tx),
+                connected=False,
+                created_at=now,
+                updated_at=now,
+            )
+            await instances.add(tx, instance)
+            return InstanceView.of(instance)
+
+        return await self._once.run(request, body, work, principal=principal)
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request, PageQuery)
+        after = _POSITIONS.decode(query.cursor) if query.cursor else None
+        async with self._database.tx() as tx:
+            rows = await instances.page(
+                tx, scope_of(request[PRINCIPAL]), after=after, limit=query.limit + 1
+            )
+        shown, pagination = _POSITIONS.page(rows, limit=query.limit, position=lambda row: row.id)
+        return respond_page([InstanceView.of(row) for row in shown], pagination)
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        async with self._database.tx() as tx:
+            return respond(InstanceView.of(await instance_in_path(tx, request)))
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        body = await read_model(request, InstanceChange, self._limits)
+        async with self._database.tx() as tx:
+            instance = await instance_in_path(tx, request, lock=True)
+            changes: dict[str, object] = {}
+            if body.name is not None:
+                changes["name"] = body.name
+            if body.phone_number is not None:
+                changes["phone_number"] = body.phone_number
+            if body.settings is not None:
+                changes["settings"] = _checked(_engine_of(instance), body.settings)
+            wish = self._clock.now() if changes.keys() - {"name"} else None
+            await instances.change(tx, instance.id, changes, now=wish)
+            changed = await instance_in_path(tx, request)
+        self._senders.forget(instance.id)
+        return respond(InstanceView.of(changed))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        now = self._clock.now()
+        async with self._database.tx() as tx:
+            instance = await instance_in_path(tx, request, lock=True)
+            await instances.change(
+                tx, instance.id, {"connected": False, "deleted_at": now}, now=now
+            )
+            revoked = await keys.revoke(tx, instance.id, now=now)
+            command = DisconnectInstance(instance_id=instance.id, request_id=request[REQUEST_ID])
+            row = outbox.command(command, to=shard_queue(instance.shard))
+            await outbox.add(tx, GatewayOutboxRow, [row], now=now)
+        self._relay.wake()
+        self._senders.forget(instance.id)
+        for digest in revoked:
+            self._callers.forget_key(digest)
+        log.info("instance_deleted", instance_id=str(instance.id), keys_revoked=len(revoked))
+        return respond(Deleted(id=instance.id))
+
+
+async def _require_room(tx: AsyncConnection, tenant_id: UUID) -> None:
+    """Raise ``QuotaExceeded`` if the plan allows no more; nobody else is let in until the commit."""
+    organization = await accounts.organization(tx, tenant_id, lock=True)
+    if organization is None:
+        raise NotFound("The organization does not exist any more.")
+    plan = PLANS[organization.plan]
+    used = await instances.count(tx, tenant_id)
+    if used >= plan.instances:
+        raise QuotaExceeded(
+            f"The plan {plan.name} has {plan.instances} instances; delete one, or change plans.",
+            data={"used": used, "limit": plan.instances, "resetsAt": None},
+        )
+
+
+def _engine_of(instance: Instance) -> Engine:
+    engine = ENGINES.get(instance.engine)
+    if engine is None:
+        raise invalid({"settings": "cannot be changed: this instance's engine is not known here"})
+    return engine
+
+
+def _checked(engine: Engine, settings: dict[str, object] | None) -> dict[str, object]:
+    """The settings as they are stored, if the engine knows them all."""
+    try:
+        return stored(engine.settings.model_validate(settings or {}, by_alias=True, by_name=False))
+    except ValidationError as error:
+        fields = {f"settings.{name}": wrong for name, wrong in fields_of(error).items()}
+        raise invalid(fields) from None

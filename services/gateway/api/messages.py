@@ -1,0 +1,121 @@
+"""Messages: listed, looked at, followed hop by hop."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from aiohttp import web
+from pydantic import TypeAdapter
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.api.gate import PRINCIPAL, id_in_path
+from services.gateway.api.schemas.messages import (
+    HopView,
+    MessageQuery,
+    MessageView,
+    shown_address,
+)
+from services.gateway.domain.principal import scope_of
+from services.gateway.domain.recipients import NotAnAddress, address_of
+from services.gateway.domain.timeline import Milestones, timeline
+from services.gateway.store import journeys, messages
+from services.gateway.store.messages import Message, Wanted
+from shared.db.database import Database
+from shared.errors import NotFound
+from shared.web.body import invalid, read_query
+from shared.web.envelope import Pagination, respond, respond_page
+from shared.web.pagination import Keyset
+
+_POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(int))
+
+
+class Messages:
+    """The routes that read messages."""
+
+    def __init__(self, *, database: Database) -> None:
+        self._database = database
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        query = read_query(request, MessageQuery)
+        scope = scope_of(request[PRINCIPAL]).only(query.instance_id)
+        wanted = _wanted(query)
+        by_number = query.page is not None or query.offset is not None
+        if by_number and query.cursor is not None:
+            raise invalid({"cursor": "cannot go with page or offset; send one of them"})
+        offset = query.offset or 0
+        if query.page is not None:
+            offset = (query.page - 1) * query.limit
+        after = _POSITIONS.decode(query.cursor) if query.cursor else None
+        async with self._database.tx() as tx:
+            rows = await messages.page(
+                tx, scope, wanted, after=after, offset=offset, limit=query.limit + 1
+            )
+            total = await messages.count(tx, scope, wanted) if by_number else None
+        shown, pagination = _POSITIONS.page(
+            rows, limit=query.limit, position=lambda row: row.sequence
+        )
+        if total is not None:
+            pagination = Pagination(
+                limit=query.limit,
+                next_cursor=pagination.next_cursor,
+                has_more=pagination.has_more,
+                page=query.page or offset // query.limit + 1,
+                total=total,
+            )
+        return respond_page([MessageView.of(row) for row in shown], pagination)
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        async with self._database.tx() as tx:
+            return respond(MessageView.of(await _message(tx, request)))
+
+    async def timeline(self, request: web.Request) -> web.StreamResponse:
+        tenant_id = request[PRINCIPAL].tenant_id
+        async with self._database.tx() as tx:
+            message = await _message(tx, request)
+            handovers = await journeys.handovers(tx, message.id)
+            attempts = await journeys.webhook_attempts(tx, tenant_id, message.id)
+        milestones = Milestones(
+            inbound=message.direction == "inbound",
+            status=message.status,
+            created_at=message.created_at,
+            sent_at=message.sent_at,
+            delivered_at=message.delivered_at,
+            read_at=message.read_at,
+            failed_at=message.failed_at,
+            error_code=message.error_code,
+            error_message=message.error_message,
+        )
+        return respond([HopView.of(hop) for hop in timeline(milestones, handovers, attempts)])
+
+
+async def _message(tx: AsyncConnection, request: web.Request) -> Message:
+    found = await messages.find(tx, scope_of(request[PRINCIPAL]), id_in_path(request))
+    if found is None:
+        raise NotFound("There is no such message; check the id.")
+    return found
+
+
+def _wanted(query: MessageQuery) -> Wanted:
+    return Wanted(
+        direction=query.direction,
+        statuses=query.status,
+        types=query.type,
+        sender=None if query.from_ is None else shown_address(query.from_),
+        recipient=None if query.to is None else shown_address(query.to),
+        chat=None if query.contact is None else _chat(query.contact),
+        since=_moment(query.from_date),
+        before=_moment(query.to_date, end=True),
+    )
+
+
+def _chat(contact: str) -> str:
+    try:
+        return address_of(contact).chat
+    except NotAnAddress as error:
+        raise invalid({"contact": str(error)}) from None
+
+
+def _moment(when: datetime | date | None, *, end: bool = False) -> datetime | None:
+    """A day begins at midnight in UTC, and as an end it is included."""
+    if when is None or isinstance(when, datetime):
+        return when
+    day = when + timedelta(days=1) if end else when
+    return datetime.combine(day, time(), UTC)

@@ -1,0 +1,75 @@
+"""The caller's organization."""
+
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.gateway.api.gate import PRINCIPAL
+from services.gateway.api.schemas.accounts import (
+    MessageQuota,
+    OrganizationChange,
+    OrganizationDetails,
+    OrganizationView,
+    Quota,
+    Usage,
+)
+from services.gateway.domain.periods import calendar
+from services.gateway.domain.plans import PLANS, month_of
+from services.gateway.domain.principal import Principal, Scope
+from services.gateway.store import accounts, counters, instances
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.errors import NotFound
+from shared.web.body import BodyLimits, read_model
+from shared.web.envelope import respond
+
+
+class Organizations:
+    """``/api/organization``."""
+
+    def __init__(self, *, database: Database, limits: BodyLimits, clock: Clock) -> None:
+        self._database = database
+        self._limits = limits
+        self._clock = clock
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        async with self._database.tx() as tx:
+            return respond(await self._details(tx, request[PRINCIPAL]))
+
+    async def change(self, request: web.Request) -> web.StreamResponse:
+        principal = request[PRINCIPAL]
+        body = await read_model(request, OrganizationChange, self._limits)
+        async with self._database.tx() as tx:
+            changes = body.model_dump(exclude_none=True, by_alias=False)
+            await accounts.update_organization(tx, principal.tenant_id, changes)
+            details = await self._details(tx, principal)
+        return respond(details)
+
+    async def _details(self, tx: AsyncConnection, principal: Principal) -> OrganizationDetails:
+        organization = await accounts.organization(tx, principal.tenant_id)
+        if organization is None:
+            raise NotFound("The organization does not exist any more.")
+        zone = ZoneInfo(organization.timezone)
+        now = self._clock.now()
+        whole = Scope(principal.tenant_id)
+        connected = await instances.count(tx, principal.tenant_id)
+        counted = await counters.totals(tx, whole, calendar(now, zone))
+        plan = PLANS[organization.plan]
+        sent = counted.this_month.sent
+        return OrganizationDetails(
+            **OrganizationView.of(organization).model_dump(by_alias=False),
+            usage=Usage(
+                instances=Quota(
+                    used=connected,
+                    limit=plan.instances,
+                    remaining=max(0, plan.instances - connected),
+                ),
+                messages=MessageQuota(
+                    used=sent,
+                    limit=plan.messages,
+                    remaining=max(0, plan.messages - sent),
+                    resets_at=month_of(now, zone)[1],
+                ),
+            ),
+        )

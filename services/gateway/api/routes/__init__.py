@@ -1,0 +1,50 @@
+"""The table of routes: what is served, what it asks of its caller, and what is documented."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.gateway.api.accounts import Accounts
+from services.gateway.api.connections import Connections
+from services.gateway.api.events import Events
+from services.gateway.api.guard import Guards
+from services.gateway.api.instances import Instances
+from services.gateway.api.keys import Keys
+from services.gateway.api.messages import Messages
+from services.gateway.api.organization import Organizations
+from services.gateway.api.routes import accounts, instances, messages, operation, webhooks
+from services.gateway.api.sandbox import Sandbox
+from services.gateway.api.sending import Sending
+from services.gateway.api.stats import Stats
+from services.gateway.api.version import Versions
+from services.gateway.api.webhook import PrimaryWebhook
+from shared.web.routes import Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """Everything that answers."""
+
+    accounts: Accounts
+    organizations: Organizations
+    instances: Instances
+    connections: Connections
+    guards: Guards
+    keys: Keys
+    sending: Sending
+    messages: Messages
+    webhook: PrimaryWebhook
+    stats: Stats
+    events: Events
+    sandbox: Sandbox
+    versions: Versions
+
+
+def table(handlers: Handlers) -> Sequence[Route]:
+    """All routes of the API."""
+    return (
+        *accounts.routes(handlers.accounts, handlers.organizations),
+        *instances.routes(handlers.instances, handlers.connections, handlers.guards, handlers.keys),
+        *messages.routes(handlers.sending, handlers.messages),
+        *webhooks.routes(handlers.webhook),
+        *operation.routes(handlers.stats, handlers.events, handlers.sandbox, handlers.versions),
+    )

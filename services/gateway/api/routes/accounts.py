@@ -1,0 +1,125 @@
+"""Accounts and the organization."""
+
+from collections.abc import Sequence
+
+from services.gateway.api.accounts import Accounts
+from services.gateway.api.organization import Organizations
+from services.gateway.api.schemas.accounts import (
+    Credentials,
+    LoggedOut,
+    Login,
+    Me,
+    OrganizationChange,
+    OrganizationDetails,
+    PasswordChange,
+    PasswordChanged,
+    Refresh,
+    Registered,
+    Registration,
+)
+from services.gateway.domain.access import Needs
+from shared.web.routes import Route
+
+_TAG = "Accounts"
+
+
+def routes(accounts: Accounts, organizations: Organizations) -> Sequence[Route]:
+    """What there is under ``/api/auth`` and ``/api/organization``."""
+    return (
+        Route(
+            method="POST",
+            path="/api/auth/register",
+            handler=accounts.register,
+            summary="Make an account",
+            description="It starts an organization of its own, on the plan `basic`.",
+            tag=_TAG,
+            permission=None,
+            request=Registration,
+            response=Registered,
+            status=201,
+            idempotent=True,
+            limited=True,
+            errors=("CONFLICT",),
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/login",
+            handler=accounts.login,
+            summary="Log in",
+            description="Five failures for one account from one address close the door to both "
+            "for fifteen minutes, even for the right password.",
+            tag=_TAG,
+            permission=None,
+            request=Credentials,
+            response=Login,
+            limited=True,
+            errors=("UNAUTHORIZED",),
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/refresh",
+            handler=accounts.refresh,
+            summary="Exchange a refresh token for the next tokens",
+            description="A refresh token works once. One that is used again has been stolen or "
+            "lost: the login ends, for whoever has its tokens.",
+            tag=_TAG,
+            permission=None,
+            request=Refresh,
+            response=Login,
+            limited=True,
+            errors=("UNAUTHORIZED",),
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/logout",
+            handler=accounts.logout,
+            summary="End this login",
+            tag=_TAG,
+            permission=Needs.BEING_A_USER,
+            response=LoggedOut,
+            limited=True,
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/change-password",
+            handler=accounts.change_password,
+            summary="Change the password",
+            description="All other logins of the user end.",
+            tag=_TAG,
+            permission=Needs.BEING_A_USER,
+            request=PasswordChange,
+            response=PasswordChanged,
+            limited=True,
+        ),
+        Route(
+            method="GET",
+            path="/api/auth/me",
+            handler=accounts.me,
+            summary="Who is calling",
+            tag=_TAG,
+            permission=Needs.BEING_A_USER,
+            response=Me,
+            limited=True,
+        ),
+        Route(
+            method="GET",
+            path="/api/organization",
+            handler=organizations.get,
+            summary="The organization, its plan, and what of it is used this month",
+            tag=_TAG,
+            permission=Needs.BEING_A_USER,
+            response=OrganizationDetails,
+            limited=True,
+        ),
+        Route(
+            method="PUT",
+            path="/api/organization",
+            handler=organizations.change,
+            summary="Change the organization",
+            tag=_TAG,
+            permission=Needs.ORGANIZATION,
+            request=OrganizationChange,
+            response=OrganizationDetails,
+            limited=True,
+        ),
+    )

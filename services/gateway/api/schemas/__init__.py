@@ -1,0 +1,1 @@
+"""What callers send and get: the models that validate are those that document."""

@@ -1,0 +1,196 @@
+"""Instances, their connections, limits and keys."""
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, StringConstraints
+
+from services.gateway.api.schemas.fields import Name, PhoneNumber
+from services.gateway.domain.engines import shown
+from services.gateway.domain.guard import Guard
+from services.gateway.domain.permissions import KeyPermissions
+from services.gateway.store.instances import Instance
+from services.gateway.store.keys import InstanceKey
+from shared.contracts.events import InstanceStatusName
+from shared.web.schemas import ApiModel, ApiView, Instant
+
+EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+
+
+class NewInstance(ApiModel):
+    """An instance that is to be made."""
+
+    name: Name = Field(examples=["Support"])
+    engine: EngineName = Field(description="How it reaches WhatsApp.", examples=["sandbox"])
+    phone_number: PhoneNumber | None = Field(default=None, description="Its own number, if known.")
+    settings: dict[str, object] | None = Field(
+        default=None,
+        description="What its engine can be told; the sandbox: `autoScan`, `unconfirmedAfter`.",
+        examples=[{"autoScan": True}],
+    )
+
+
+class InstanceChange(ApiModel):
+    """What is to change; what is left out stays. Settings are replaced as a whole."""
+
+    name: Name | None = Field(default=None, examples=["Support"])
+    phone_number: PhoneNumber | None = None
+    settings: dict[str, object] | None = Field(default=None, examples=[{"autoScan": False}])
+
+
+class InstanceView(ApiView):
+    """An instance. ``connected`` is what its owner wants, ``status`` what is so."""
+
+    id: UUID
+    name: str = Field(examples=["Support"])
+    engine: str = Field(examples=["sandbox"])
+    phone_number: str | None = Field(examples=["+4915112345678"])
+    settings: dict[str, object]
+    status: str = Field(examples=["ready"])
+    connected: bool
+    created_at: Instant
+    updated_at: Instant
+
+    @classmethod
+    def of(cls, instance: Instance) -> "InstanceView":
+        return cls(
+            id=instance.id,
+            name=instance.name,
+            engine=instance.engine,
+            phone_number=instance.number,
+            settings=shown(instance.engine, instance.settings),
+            status=instance.status,
+            connected=instance.connected,
+            created_at=instance.created_at,
+            updated_at=instance.updated_at,
+        )
+
+
+class StatusView(ApiView):
+    """What is so with an instance's connection."""
+
+    id: UUID
+    name: str
+    status: InstanceStatusName | str = Field(examples=["ready"])
+    phone_number: str | None = Field(examples=["+4915112345678"])
+    device_info: dict[str, object] | None
+    since: Instant
+    last_error: str | None
+
+    @classmethod
+    def of(cls, instance: Instance) -> "StatusView":
+        return cls(
+            id=instance.id,
+            name=instance.name,
+            status=instance.status,
+            phone_number=instance.number,
+            device_info=instance.device_info,
+            since=instance.since or instance.created_at,
+            last_error=instance.last_error,
+        )
+
+
+class Asked(ApiView):
+    """What was asked of an instance; it is being done. ``status`` is from before."""
+
+    id: UUID
+    status: str
+    connected: bool
+
+
+class Qr(ApiView):
+    """What the QR code says, until it is void."""
+
+    code: str
+    expires_at: Instant
+
+
+class GuardChange(ApiModel):
+    """Limits that are to change; what is left out stays. Zero: no limit."""
+
+    per_minute: int | None = Field(default=None, ge=0, le=1_000_000, examples=[20])
+    per_hour: int | None = Field(default=None, ge=0, le=1_000_000, examples=[200])
+    per_day: int | None = Field(default=None, ge=0, le=1_000_000, examples=[1000])
+
+
+class WindowView(ApiView):
+    """One limit. ``remaining`` is null where there is no limit."""
+
+    used: int
+    limit: int
+    remaining: int | None
+
+
+class GuardUsage(ApiView):
+    """What of the limits is used, and when the next message may go out."""
+
+    per_minute: WindowView
+    per_hour: WindowView
+    per_day: WindowView
+    next_slot_at: Instant
+
+
+class GuardView(ApiView):
+    """An instance's limits."""
+
+    per_minute: int
+    per_hour: int
+    per_day: int
+
+    @classmethod
+    def of(cls, guard: Guard) -> "GuardView":
+        return cls(per_minute=guard.per_minute, per_hour=guard.per_hour, per_day=guard.per_day)
+
+
+class GuardDetails(GuardView):
+    """An instance's limits, and what of them is used."""
+
+    usage: GuardUsage
+
+
+class NewKey(ApiModel):
+    """A key that is to be made."""
+
+    name: Name = Field(examples=["Shop"])
+    permissions: KeyPermissions = KeyPermissions()
+    rate_limit: int = Field(
+        default=1000, ge=1, le=1_000_000_000, description="Requests an hour, in a sliding window."
+    )
+    expires_in_days: int = Field(default=365, ge=1, le=3650)
+
+
+class KeyView(ApiView):
+    """A key, without the key itself; ``hint`` is how to recognise it."""
+
+    id: UUID
+    name: str = Field(examples=["Shop"])
+    hint: str = Field(examples=["api_…x7Qa"])
+    permissions: KeyPermissions
+    rate_limit: int
+    created_at: Instant
+    expires_at: Instant | None
+    last_used_at: Instant | None
+
+    @classmethod
+    def of(cls, key: InstanceKey) -> "KeyView":
+        return cls(
+            id=key.id,
+            name=key.name,
+            hint=key.hint,
+            permissions=KeyPermissions.model_validate(key.permissions),
+            rate_limit=key.rate_limit,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            last_used_at=key.last_used_at,
+        )
+
+
+class CreatedKey(ApiView):
+    """A new key: the only time that ``key`` is seen."""
+
+    id: UUID
+    name: str = Field(examples=["Shop"])
+    key: str = Field(repr=False, examples=["api_…"])
+    permissions: KeyPermissions
+    rate_limit: int
+    expires_at: Instant | None

@@ -1,0 +1,197 @@
+"""The gateway's parts."""
+
+from datetime import timedelta
+
+from aiohttp import web
+
+from services.gateway.api.accounts import Accounts
+from services.gateway.api.callers import Callers
+from services.gateway.api.connections import Connections
+from services.gateway.api.events import Events
+from services.gateway.api.feed import Feed
+from services.gateway.api.gate import Gate
+from services.gateway.api.guard import Guards
+from services.gateway.api.instances import Instances
+from services.gateway.api.keys import Keys
+from services.gateway.api.logins import Logins
+from services.gateway.api.lookup import Senders
+from services.gateway.api.messages import Messages
+from services.gateway.api.once import Once
+from services.gateway.api.organization import Organizations
+from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.routes import Handlers, table
+from services.gateway.api.sandbox import Sandbox
+from services.gateway.api.sending import Acceptance, Sending
+from services.gateway.api.stats import Stats
+from services.gateway.api.version import VERSION, Versions
+from services.gateway.api.webhook import PrimaryWebhook
+from services.gateway.consumers import Consumers
+from services.gateway.loops import DispatchNews, Forget, NoteKeyUse
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.settings import GatewaySettings
+from services.gateway.store.keys import KeyUses
+from shared.broker.port import Subscription
+from shared.messaging import consumer
+from shared.messaging.outbox import Relay
+from shared.runtime import ops
+from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.security.passwords import Passwords
+from shared.security.sealing import Sealer
+from shared.security.tokens import AccessTokens
+from shared.web.body import BodyLimits
+from shared.web.docs import add_docs
+from shared.web.edge import Edge
+from shared.web.limits import Limit, RateLimiter
+from shared.web.openapi import document
+from shared.web.routes import add_routes
+
+TITLE = "Waypost"
+DESCRIPTION = "One HTTP API to talk on WhatsApp, whatever carries the words."
+
+
+def build(settings: GatewaySettings, platform: Platform) -> Service:
+    """Put the gateway together."""
+    database, clock = platform.database, platform.clock
+    limits = BodyLimits(largest=settings.max_body)
+    metrics = GatewayMetrics(platform.registry)
+    relay = Relay(
+        database=database,
+        broker=platform.broker,
+        schema="gateway",
+        clock=clock,
+        metrics=metrics,
+    )
+    redis_url = settings.redis_url
+    limiter = RateLimiter(
+        clock=clock, redis_url=None if redis_url is None else redis_url.get_secret_value()
+    )
+    tokens = AccessTokens(
+        secrets=settings.secrets, lifetime=timedelta(minutes=settings.access_token_minutes)
+    )
+    sealer = Sealer(secrets=settings.secrets, purpose="idempotency")
+    passwords = Passwords(memory_kib=settings.password_memory_kib)
+    uses = KeyUses(database)
+    callers = Callers(database=database, tokens=tokens, uses=uses, clock=clock)
+    senders = Senders(database=database, clock=clock)
+    gate = Gate(
+        callers=callers,
+        limiter=limiter,
+        per_user=settings.limit_user_minute,
+        per_address=settings.limit_address_minute,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    once = Once(database=database, sealer=sealer, clock=clock)
+    news = DispatchNews(broker=platform.broker, clock=clock)
+    acceptance = Acceptance(database=database, tell=news.tell, metrics=metrics)
+    feed = Feed()
+    handlers = Handlers(
+        accounts=Accounts(
+            database=database,
+            once=once,
+            logins=Logins(
+                tokens=tokens,
+                refresh_lifetime=timedelta(days=settings.refresh_token_days),
+                clock=clock,
+            ),
+            passwords=passwords,
+            checks=PasswordChecks(
+                database=database,
+                passwords=passwords,
+                limiter=limiter,
+                limit=Limit(
+                    settings.login_attempts, timedelta(minutes=settings.login_window_minutes)
+                ),
+                trusted_proxies=settings.trusted_proxies,
+            ),
+            callers=callers,
+            limits=limits,
+            clock=clock,
+        ),
+        organizations=Organizations(database=database, limits=limits, clock=clock),
+        instances=Instances(
+            database=database,
+            once=once,
+            senders=senders,
+            callers=callers,
+            relay=relay,
+            limits=limits,
+            clock=clock,
+        ),
+        connections=Connections(database=database, senders=senders, relay=relay, clock=clock),
+        guards=Guards(database=database, limits=limits, clock=clock),
+        keys=Keys(
+            database=database,
+            once=once,
+            callers=callers,
+            limits=limits,
+            most=settings.keys_per_instance,
+            clock=clock,
+        ),
+        sending=Sending(
+            acceptance=acceptance,
+            senders=senders,
+            database=database,
+            once=once,
+            limits=limits,
+            clock=clock,
+        ),
+        messages=Messages(database=database),
+        webhook=PrimaryWebhook(
+            database=database,
+            once=once,
+            relay=relay,
+            policy=settings.webhook_policy,
+            test_deadline=timedelta(seconds=settings.webhook_test_seconds),
+            limits=limits,
+            clock=clock,
+        ),
+        stats=Stats(database=database, clock=clock),
+        events=Events(database=database, feed=feed, clock=clock),
+        sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
+        versions=Versions(commit=settings.commit),
+    )
+    consumers = Consumers(database=database, metrics=metrics, logged=feed.wake)
+    app = web.Application()
+    Edge(
+        service="gateway",
+        clock=clock,
+        registry=platform.registry,
+        cors_origins=settings.cors_origins,
+    ).install(app)
+    routes = gate.guard(table(handlers))
+    add_routes(app, routes)
+    add_docs(app, document(routes, title=TITLE, version=VERSION, description=DESCRIPTION))
+    ops.add_routes(app, health=platform.health, registry=platform.registry)
+
+    async def end_waiting(_app: web.Application) -> None:
+        feed.close()
+
+    app.on_shutdown.append(end_waiting)
+    platform.health.add("outbox", relay.check)
+    return Service(
+        name="gateway",
+        health=platform.health,
+        resources=[limiter, acceptance.commits.running()],
+        loops=[
+            Loop(name="outbox", run=relay.run),
+            Loop(name="dispatch_news", run=news.run),
+            Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
+            Loop(
+                name="forget",
+                run=Forget(
+                    database=database,
+                    clock=clock,
+                    metrics=metrics,
+                    events_kept=timedelta(days=settings.event_retention_days),
+                ).run,
+            ),
+        ],
+        subscriptions=[
+            Subscription(
+                queue="gateway.events",
+                receive=consumer.events(consumers.events, metrics=metrics),
+                batch=100,
+            )
+        ],
+        listener=Listener(app=app, host=settings.host, port=settings.port),
+    )

@@ -1,0 +1,40 @@
+"""What the gateway does about events: it keeps them, for whoever was away."""
+
+from collections.abc import Callable, Sequence
+
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.store import events
+from services.gateway.store.events import NewEvent
+from shared.contracts import envelope
+from shared.contracts.envelope import Emitted
+from shared.db.database import Database
+
+
+class Consumers:
+    """``logged`` is called after events were added to the log."""
+
+    def __init__(
+        self, *, database: Database, metrics: GatewayMetrics, logged: Callable[[], None]
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._logged = logged
+
+    async def events(self, batch: Sequence[Emitted]) -> None:
+        """Add a batch to the log, all or nothing; those that are in it already stay."""
+        await events.append(
+            self._database,
+            [
+                NewEvent(
+                    id=emitted.id,
+                    tenant_id=emitted.tenant_id,
+                    instance_id=emitted.instance_id,
+                    type=emitted.name,
+                    time=emitted.time,
+                    body=envelope.encode(emitted),
+                )
+                for emitted in batch
+            ],
+        )
+        self._metrics.events_logged.inc(len(batch))
+        self._logged()

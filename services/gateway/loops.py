@@ -1,0 +1,142 @@
+"""What the gateway does by itself: tell the dispatcher, note key use, forget what is old."""
+
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.store import accounts, events, idempotency
+from services.gateway.store.keys import KeyUses
+from shared.broker.port import Broker, Outgoing
+from shared.broker.topology import COMMANDS
+from shared.clock import Clock
+from shared.contracts.commands import Dispatch
+from shared.db.database import Database
+from shared.errors import Transient, Unroutable
+from shared.ids import new_id
+from shared.log import get_logger
+from shared.nudge import Nudge
+
+log = get_logger()
+
+_FOR_LONG: Final = timedelta(hours=1)
+
+
+class DispatchNews:
+    """Tells the dispatcher which instances have something to send, many in one message.
+
+    While one message is under way, and for ``linger`` after the first, instances are collected for
+    the next. Pure news: if it cannot be told, the dispatcher's sweep finds out a little later.
+    """
+
+    def __init__(
+        self, *, broker: Broker, clock: Clock, linger: timedelta = timedelta(milliseconds=3)
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._linger = linger
+        self._instances: set[UUID] = set()
+        self._nudge = Nudge()
+
+    def tell(self, instance_id: UUID) -> None:
+        """An instance has something new to send."""
+        if not self._instances:
+            self._nudge.set()
+        self._instances.add(instance_id)
+
+    async def run(self) -> None:
+        """Tell until cancelled."""
+        while True:
+            await self._nudge.wait(_FOR_LONG)
+            self._nudge.clear()
+            await self._clock.sleep(self._linger)
+            try:
+                await self.step()
+            except (Transient, Unroutable) as error:
+                log.warning("dispatch_not_told", reason=error.message)
+
+    async def step(self) -> int:
+        """Tell of all instances that were collected; returns how many. Raises ``Transient``."""
+        if not self._instances:
+            return 0
+        instances, self._instances = self._instances, set()
+        await self._broker.publish(
+            [
+                Outgoing(
+                    exchange=COMMANDS,
+                    routing_key="dispatcher",
+                    body=Dispatch(instance_ids=tuple(instances)).model_dump_json().encode(),
+                    message_id=str(new_id()),
+                    type=Dispatch.TYPE,
+                )
+            ]
+        )
+        return len(instances)
+
+
+class NoteKeyUse:
+    """Writes down when keys were last used, for all of them at once."""
+
+    RHYTHM: Final = timedelta(seconds=5)
+
+    def __init__(self, *, uses: KeyUses, clock: Clock, metrics: GatewayMetrics) -> None:
+        self._uses = uses
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._clock.sleep(self.RHYTHM)
+            try:
+                await self._uses.write()
+            except Transient as error:
+                log.warning("key_use_not_written", reason=error.message)
+                continue
+            self._metrics.loop_succeeded.labels("key_use").set(self._clock.now().timestamp())
+
+
+class Forget:
+    """Deletes what nobody may ask for any more, in small portions."""
+
+    RHYTHM: Final = timedelta(minutes=1)
+    PORTION: Final = 5_000
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        metrics: GatewayMetrics,
+        events_kept: timedelta,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+        self._events_kept = events_kept
+
+    async def run(self) -> None:
+        """Forget until cancelled."""
+        while True:
+            try:
+                forgotten = await self.step()
+            except Transient as error:
+                log.warning("nothing_forgotten", reason=error.message)
+                forgotten = 0
+            else:
+                self._metrics.loop_succeeded.labels("forget").set(self._clock.now().timestamp())
+            if forgotten < self.PORTION:
+                await self._clock.sleep(self.RHYTHM)
+
+    async def step(self) -> int:
+        """Delete old events, expired answers and dead refresh tokens; returns how many events."""
+        now = self._clock.now()
+        async with self._database.tx() as tx:
+            forgotten = await events.forget(
+                tx, before=now - self._events_kept, at_most=self.PORTION
+            )
+        async with self._database.tx() as tx:
+            await idempotency.forget(tx, expired_before=now)
+            # Kept a day longer than they are good for, to tell a late reuse from a wrong token.
+            await accounts.forget_refresh_tokens(tx, expired_before=now - timedelta(days=1))
+        return forgotten

@@ -1,0 +1,151 @@
+"""The session service's parts."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+
+from services.sessions.chronicle import Chronicle
+from services.sessions.consumers import ShardConsumer
+from services.sessions.engines.port import Engine
+from services.sessions.engines.sandbox.engine import SandboxEngine
+from services.sessions.inbound import Inbound
+from services.sessions.leases import Leases
+from services.sessions.logins import LoginBudget
+from services.sessions.loops import FORGET_EVERY, Forgetting, Reconciling, Rhythm
+from services.sessions.metrics import SessionsMetrics
+from services.sessions.ownership import Ownership
+from services.sessions.reports import Reports
+from services.sessions.settings import SessionsSettings
+from services.sessions.store.fence import Fence
+from services.sessions.supervisor import Supervisor
+from services.sessions.tenures import ShardDuty
+from services.sessions.transmitter import Transmitter
+from shared.ids import new_id
+from shared.messaging.outbox import Relay
+from shared.metrics import MessagingMetrics
+from shared.runtime import ops
+from shared.runtime.service import Listener, Loop, Platform, Service
+
+
+def build(settings: SessionsSettings, platform: Platform) -> Service:
+    """Put the session service together."""
+    database, clock = platform.database, platform.clock
+    messaging = MessagingMetrics("sessions", platform.registry)
+    metrics = SessionsMetrics(platform.registry)
+    relay = Relay(
+        database=database,
+        broker=platform.broker,
+        schema="sessions",
+        clock=clock,
+        metrics=messaging,
+    )
+    fence = Fence(database)
+    leases = Leases(clock=clock, fence_after=settings.fence)
+    sandbox = SandboxEngine(database=database, fence=fence, clock=clock)
+    engines: dict[str, Engine] = {engine.kind: engine for engine in (sandbox,)}
+    supervisor = Supervisor(
+        database=database,
+        leases=leases,
+        chronicle=Chronicle(fence=fence, clock=clock, told=relay.wake, metrics=metrics),
+        engines=engines,
+        logins=LoginBudget(clock=clock, per_second=settings.logins_per_second),
+        clock=clock,
+        metrics=metrics,
+    )
+    inbound = Inbound(
+        fence=fence, supervisor=supervisor, clock=clock, told=relay.wake, metrics=metrics
+    )
+    reports = Reports(fence=fence, leases=leases, clock=clock, told=relay.wake, metrics=metrics)
+    transmitter = Transmitter(
+        database=database,
+        fence=fence,
+        leases=leases,
+        sessions=supervisor,
+        reports=reports,
+        clock=clock,
+        metrics=metrics,
+        deadline=timedelta(seconds=settings.transmit_deadline),
+        drain=timedelta(seconds=settings.drain),
+        most=settings.in_flight,
+    )
+    consumer = ShardConsumer(
+        leases=leases,
+        transmitter=transmitter,
+        supervisor=supervisor,
+        sandbox=sandbox,
+        metrics=messaging,
+    )
+    duty = ShardDuty(
+        broker=platform.broker,
+        receive=consumer.receive,
+        supervisor=supervisor,
+        transmitter=transmitter,
+        reports=reports,
+        clock=clock,
+    )
+    ownership = Ownership(
+        replica=f"{socket.gethostname()}:{new_id()}",
+        database=database,
+        fence=fence,
+        leases=leases,
+        clock=clock,
+        serve=duty.serve,
+        settings=settings,
+        metrics=metrics,
+    )
+    reconciling = Reconciling(supervisor=supervisor, transmitter=transmitter)
+    forgetting = Forgetting(database=database, clock=clock, keep=timedelta(days=settings.keep_days))
+    platform.health.add("outbox", relay.check)
+
+    @asynccontextmanager
+    async def working() -> AsyncIterator[None]:
+        # One resource, because of the end: shards are given up while all below still works.
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(_background("outbox", relay.run))
+            await stack.enter_async_context(inbound.running())
+            for engine in engines.values():
+                await stack.enter_async_context(engine.events(inbound.sink))
+            await stack.enter_async_context(supervisor.running())
+            await stack.enter_async_context(reports.running())
+            await stack.enter_async_context(transmitter.running())
+            await stack.enter_async_context(ownership.running())
+            yield
+
+    return Service(
+        name="sessions",
+        health=platform.health,
+        resources=[working()],
+        loops=[
+            Loop(
+                name=name,
+                run=Rhythm(name, step, every=every, clock=clock, metrics=messaging).run,
+            )
+            for name, step, every in (
+                ("reconciling", reconciling.step, timedelta(seconds=settings.reconcile_every)),
+                ("forgetting", forgetting.step, FORGET_EVERY),
+            )
+        ],
+        listener=Listener(
+            app=ops.application(health=platform.health, registry=platform.registry),
+            host=settings.host,
+            port=settings.port,
+        )
+        if settings.port
+        else None,
+    )
+
+
+@asynccontextmanager
+async def _background(name: str, run: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(_forever(run), name=name)
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+async def _forever(run: Callable[[], Awaitable[None]]) -> None:
+    await run()

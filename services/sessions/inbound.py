@@ -1,0 +1,165 @@
+"""Inbound: what engines report, committed before anybody acknowledges it to WhatsApp."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+from uuid import UUID
+
+from services.sessions import telling
+from services.sessions.domain.lease import Lease
+from services.sessions.engines.port import EngineEvent, Reaction, Stanza, StatusChanged
+from services.sessions.metrics import SessionsMetrics
+from services.sessions.store import fence as fences
+from services.sessions.store import handovers
+from services.sessions.store import inbound as seen
+from services.sessions.store.fence import Fence
+from services.sessions.supervisor import Session, Supervisor
+from services.sessions.telling import Messages
+from shared.clock import Clock
+from shared.contracts.commands import Receipt, ReceiptsReported
+from shared.db.database import HotConnection
+from shared.db.group_commit import GroupCommit
+from shared.messaging import outbox
+from shared.messaging.outbox import Pending
+
+# What came for one session from its engine, with the session as it was then.
+Arrived = tuple[Session, Stanza | StatusChanged]
+
+BATCHES: Final = 32
+
+
+class Inbound:
+    """The sink of all engines.
+
+    What comes together is committed together, across sessions and engines: one transaction with the
+    check of the leases, the de-duplication, the events and the receipts.
+    """
+
+    def __init__(
+        self,
+        *,
+        fence: Fence,
+        supervisor: Supervisor,
+        clock: Clock,
+        told: Callable[[], None],
+        metrics: SessionsMetrics,
+    ) -> None:
+        self._fence = fence
+        self._supervisor = supervisor
+        self._clock = clock
+        self._told = told
+        self._metrics = metrics
+        self._commits: GroupCommit[Sequence[Arrived], Sequence[bool]] = GroupCommit(
+            self._commit, name="inbound", max_batch=BATCHES
+        )
+
+    def running(self) -> AbstractAsyncContextManager[object]:
+        """Be able to take events for as long as the context is open."""
+        return self._commits.running()
+
+    async def sink(self, events: Sequence[EngineEvent]) -> Sequence[bool]:
+        """Commit what engines report; for each, whether it may be acknowledged."""
+        taken = [False] * len(events)
+        arrived: list[Arrived] = []
+        places: list[int] = []
+        for place, event in enumerate(events):
+            if not isinstance(event, Stanza | StatusChanged):
+                taken[place] = await self._supervisor.handle(event)
+                continue
+            session = self._supervisor.session(event.instance_id)
+            if session is not None:
+                arrived.append((session, event))
+                places.append(place)
+        if arrived:
+            flags = await self._commits.submit(arrived)
+            for place, flag in zip(places, flags, strict=True):
+                taken[place] = flag
+        return taken
+
+    async def _commit(self, batches: Sequence[Sequence[Arrived]]) -> Sequence[Sequence[bool]]:
+        everything = [item for batch in batches for item in batch]
+        now = self._clock.now()
+        async with self._fence.tx() as connection:
+            held = await fences.hold(connection, {session.lease for session, _ in everything})
+            ours = [item for item in everything if item[0].lease in held]
+            known = await _messages(connection, ours)
+            later = await _later(connection, ours, known)
+            stanzas = [(session, event) for session, event in ours if isinstance(event, Stanza)]
+            keys = {(event.instance_id, event.stanza_key) for _, event in stanzas}
+            fresh = await seen.fresh(connection, keys, now=now) if keys else set()
+            rows = _rows(stanzas, fresh, known)
+            receipts = _receipts(ours, known)
+            if receipts:
+                report = ReceiptsReported(receipts=tuple(receipts))
+                rows.append(outbox.command(report, to="dispatcher"))
+            await outbox.add_hot(connection, "sessions", rows, now=now)
+        if rows:
+            self._told()
+        self._metrics.inbound.labels("receipt").inc(len(receipts))
+        self._metrics.inbound.labels("stanza").inc(len(fresh))
+        return [[_taken(item, held, later) for item in batch] for batch in batches]
+
+
+def _taken(item: Arrived, held: set[Lease], later: set[tuple[UUID, str]]) -> bool:
+    session, event = item
+    if session.lease not in held:
+        return False
+    if not isinstance(event, StatusChanged):
+        return True
+    return (event.instance_id, event.engine_message_id) not in later
+
+
+async def _messages(connection: HotConnection, items: Sequence[Arrived]) -> Messages:
+    """The messages of ours that receipts and reactions are about."""
+    keys = {
+        (
+            event.instance_id,
+            event.target_id if isinstance(event, Reaction) else event.engine_message_id,
+        )
+        for _, event in items
+        if isinstance(event, StatusChanged | Reaction)
+    }
+    return await handovers.messages_of(connection, keys) if keys else {}
+
+
+async def _later(
+    connection: HotConnection, items: Sequence[Arrived], known: Messages
+) -> set[tuple[UUID, str]]:
+    """Receipts that nobody knows the message of, yet: their handover may be being written."""
+    unknown = {
+        key
+        for _, event in items
+        if isinstance(event, StatusChanged)
+        and (key := (event.instance_id, event.engine_message_id)) not in known
+    }
+    if not unknown:
+        return set()
+    busy = await handovers.busy(connection, {instance_id for instance_id, _ in unknown})
+    return {key for key in unknown if key[0] in busy}
+
+
+def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
+    return [
+        Receipt(
+            message_id=message_id,
+            instance_id=event.instance_id,
+            kind=event.status,
+            at=event.at,
+        )
+        for _, event in items
+        if isinstance(event, StatusChanged)
+        and (message_id := known.get((event.instance_id, event.engine_message_id))) is not None
+    ]
+
+
+def _rows(
+    stanzas: Sequence[tuple[Session, Stanza]], fresh: set[tuple[UUID, str]], known: Messages
+) -> list[Pending]:
+    rows = []
+    waiting = set(fresh)
+    for session, event in stanzas:
+        key = (event.instance_id, event.stanza_key)
+        if key in waiting:
+            waiting.remove(key)  # The same stanza twice in one batch is one event.
+            rows.append(outbox.event(telling.emitted(session, event, known)))
+    return rows

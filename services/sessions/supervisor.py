@@ -1,0 +1,278 @@
+"""The supervisor: keeps a session for every instance that should have one, and says how it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final, Self
+from uuid import UUID
+
+from services.sessions.chronicle import Chronicle, after, ending
+from services.sessions.domain import lifecycle
+from services.sessions.domain.instance import Instance, Step, next_step
+from services.sessions.domain.lease import Lease
+from services.sessions.domain.lifecycle import Change, State, Status
+from services.sessions.engines.port import Engine, Failed, Opening, SessionHappening
+from services.sessions.leases import Leases
+from services.sessions.logins import LoginBudget
+from services.sessions.metrics import SessionsMetrics
+from services.sessions.store import instances
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.errors import Fenced, Rejected, Transient
+from shared.log import get_logger
+
+log = get_logger()
+
+# Per session: more would only wait in WhatsApp's own queue.
+WINDOW: Final = 64
+REOPEN_AFTER: Final = timedelta(seconds=2)
+
+
+class Session:
+    """The live connection of one instance, under one lease."""
+
+    def __init__(self, instance: Instance, lease: Lease, engine: Engine) -> None:
+        self.instance = instance
+        self.lease = lease
+        self.engine = engine
+        self.status = Status.CONNECTING
+        self.number: str | None = instance.phone_number
+        self.window = asyncio.Semaphore(WINDOW)
+
+
+class Supervisor:
+    """Opens, closes and reopens sessions, a few per second; what becomes of them is written."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        leases: Leases,
+        chronicle: Chronicle,
+        engines: Mapping[str, Engine],
+        logins: LoginBudget,
+        clock: Clock,
+        metrics: SessionsMetrics,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._chronicle = chronicle
+        self._engines = engines
+        self._logins = logins
+        self._clock = clock
+        self._metrics = metrics
+        self._sessions: dict[UUID, Session] = {}
+        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Be able to open sessions for as long as the context is open."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                yield self
+            finally:
+                for task in self._opening:
+                    task.cancel()
+
+    def session(self, instance_id: UUID) -> Session | None:
+        """The session of an instance, connected or not."""
+        return self._sessions.get(instance_id)
+
+    def ready(self, instance_id: UUID) -> Session | None:
+        """The session of an instance if it can send."""
+        session = self._sessions.get(instance_id)
+        return session if session is not None and session.status is Status.READY else None
+
+    async def adopt(self, lease: Lease) -> None:
+        """Open the sessions of a shard; what an earlier owner left connected comes back."""
+        async with self._database.hot() as connection:
+            found = await instances.of_shards(connection, [lease.shard])
+        for instance, state in found:
+            await self._set_right(instance, state)
+
+    async def leave(self, lease: Lease) -> None:
+        """Close a shard's sessions in good order: the next owner opens them again."""
+        for session in self._of(lease):
+            await self._close(session)
+            try:
+                await self._chronicle.change(
+                    session.instance,
+                    lease,
+                    lambda state: lifecycle.interrupted(
+                        state, reason="moved", now=self._clock.now()
+                    ),
+                )
+            except (Fenced, Transient) as error:
+                log.warning("session_left_unsaid", reason=error.message)
+
+    async def abandon(self, lease: Lease) -> None:
+        """Close a lost shard's sessions without a word: there may be another owner already."""
+        for session in self._of(lease):
+            await self._close(session)
+
+    async def connect(self, instance_id: UUID, *, restart: bool = False) -> None:
+        """An instance should be connected, says a command: look at its row."""
+        async with self._lock(instance_id):
+            found = await self._look(instance_id)
+            if found is None or not found[0].wanted:
+                return
+            present = self._sessions.get(instance_id)
+            if present is not None:
+                if not restart:
+                    present.instance = found[0]
+                    return
+                await self._end(present.instance, present.lease, reason="restarted")
+            await self._begin(found[0])
+
+    async def disconnect(self, instance_id: UUID, *, logout: bool = False) -> None:
+        """An instance should not be connected, says a command: look at its row."""
+        async with self._lock(instance_id):
+            found = await self._look(instance_id)
+            if found is None or (found[0].wanted and not logout):
+                return
+            lease = self._leases.of(found[0].shard)
+            if lease is not None:
+                await self._end(found[0], lease, forget=logout or found[0].deleted)
+
+    async def reconcile(self) -> None:
+        """Compare what is wanted with what is so, and repair what a lost command left wrong."""
+        held = {lease.shard for lease in self._leases.all() if self._leases.holds(lease)}
+        async with self._database.hot() as connection:
+            found = await instances.of_shards(connection, held)
+        for instance, state in found:
+            await self._set_right(instance, state)
+        for instance_id in [id_ for id_, lock in self._locks.items() if not lock.locked()]:
+            if instance_id not in self._sessions:
+                del self._locks[instance_id]
+
+    async def handle(self, event: SessionHappening) -> bool:
+        """Write down what an engine says about a session; whether that is committed."""
+        session = self._sessions.get(event.instance_id)
+        if session is None:
+            return True  # It was closed while this was on its way; there is nothing left to say.
+        now = self._clock.now()
+        try:
+            state = await self._chronicle.change(
+                session.instance, session.lease, lambda state: after(state, event, now=now)
+            )
+        except Fenced:
+            return False
+        session.status = state.status
+        session.number = state.phone_number or session.number
+        if session.status in lifecycle.ENDS:
+            self._forget(session)
+        return True
+
+    async def _set_right(self, instance: Instance, state: State | None) -> None:
+        async with self._lock(instance.id):
+            lease = self._leases.of(instance.shard)
+            if lease is None:
+                return
+            present = self._sessions.get(instance.id)
+            match next_step(instance, state, live=present is not None):
+                case Step.OPEN:
+                    await self._begin(instance)
+                case Step.CLOSE:
+                    await self._end(instance, lease)
+                case Step.FORGET:
+                    await self._end(instance, lease, forget=True)
+                case Step.KEEP:
+                    if present is not None:
+                        present.instance = instance
+
+    async def _begin(self, instance: Instance) -> None:
+        lease = self._leases.of(instance.shard)
+        engine = self._engines.get(instance.engine)
+        if lease is None or self._group is None:
+            return
+        now = self._clock.now()
+        if engine is None:
+            reason = f"no engine {instance.engine}"
+            await self._chronicle.change(
+                instance, lease, ending(Status.FAILED, reason, error=True, now=now)
+            )
+            return
+        session = Session(instance, lease, engine)
+        self._sessions[instance.id] = session
+        self._metrics.live.set(len(self._sessions))
+        await self._chronicle.change(instance, lease, lambda state: _reopened(state, now=now))
+        task = self._group.create_task(self._open(session), name=f"open:{instance.id}")
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
+
+    async def _open(self, session: Session) -> None:
+        while self._keeps(session):
+            await self._logins.turn()
+            if not self._keeps(session) or not self._leases.holds(session.lease):
+                return
+            instance = session.instance
+            try:
+                await session.engine.open(
+                    Opening(
+                        instance_id=instance.id,
+                        tenant_id=instance.tenant_id,
+                        lease=session.lease,
+                        phone_number=instance.phone_number,
+                        settings=instance.settings,
+                    )
+                )
+            except Transient as error:
+                log.warning("session_not_opened", reason=error.message)
+                await self._clock.sleep(error.retry_after or REOPEN_AFTER)
+            except Rejected as error:
+                await self.handle(
+                    Failed(instance_id=instance.id, at=self._clock.now(), reason=error.message)
+                )
+                return
+            else:
+                self._metrics.logins.inc()
+                if instance.id not in self._sessions:
+                    # It was closed while the engine was opening it.
+                    await session.engine.close(instance.id)
+                return
+
+    async def _end(
+        self, instance: Instance, lease: Lease, *, forget: bool = False, reason: str = "requested"
+    ) -> None:
+        session = self._sessions.get(instance.id)
+        engine = self._engines.get(instance.engine)
+        if session is not None:
+            await self._close(session, forget=forget)
+        elif forget and engine is not None:
+            await engine.close(instance.id, forget=True)
+        status = Status.LOGGED_OUT if forget else Status.DISCONNECTED
+        await self._chronicle.change(
+            instance, lease, ending(status, reason, error=False, now=self._clock.now())
+        )
+
+    async def _close(self, session: Session, *, forget: bool = False) -> None:
+        self._forget(session)
+        await session.engine.close(session.instance.id, forget=forget)
+
+    def _forget(self, session: Session) -> None:
+        if self._keeps(session):
+            del self._sessions[session.instance.id]
+        self._metrics.live.set(len(self._sessions))
+
+    def _keeps(self, session: Session) -> bool:
+        return self._sessions.get(session.instance.id) is session
+
+    def _of(self, lease: Lease) -> Sequence[Session]:
+        return [session for session in self._sessions.values() if session.lease == lease]
+
+    def _lock(self, instance_id: UUID) -> asyncio.Lock:
+        return self._locks.setdefault(instance_id, asyncio.Lock())
+
+    async def _look(self, instance_id: UUID) -> tuple[Instance, State | None] | None:
+        async with self._database.hot() as connection:
+            return await instances.one(connection, instance_id)
+
+
+def _reopened(state: State, *, now: datetime) -> Change | None:
+    if state.status in lifecycle.ACTIVE:
+        return lifecycle.interrupted(state, reason="moved", now=now)
+    return lifecycle.opened(state, now=now)

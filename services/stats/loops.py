@@ -1,0 +1,49 @@
+"""Timed work: forgetting what no event can repeat any more."""
+
+from datetime import timedelta
+from typing import Final
+
+from services.stats import store
+from services.stats.metrics import StatsMetrics
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.errors import Transient
+from shared.log import get_logger
+
+log = get_logger()
+
+RHYTHM: Final = timedelta(minutes=5)
+# Between two batches of deletions, so that whoever else needs the disk gets it.
+BREATH: Final = timedelta(milliseconds=200)
+LIMIT: Final = 5000
+
+
+class Forgetting:
+    """Deletes old rows of the inbox, a batch at a time."""
+
+    def __init__(
+        self, *, database: Database, clock: Clock, metrics: StatsMetrics, kept: timedelta
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+        self._kept = kept
+
+    async def run(self) -> None:
+        """Forget until cancelled."""
+        while True:
+            more = False
+            try:
+                more = await self.step()
+            except Transient as error:
+                log.warning("step_postponed", loop="forgetting", reason=error.message)
+            else:
+                now = self._clock.now().timestamp()
+                self._metrics.loop_succeeded.labels("forgetting").set(now)
+            await self._clock.sleep(BREATH if more else RHYTHM)
+
+    async def step(self) -> bool:
+        """Delete one batch; whether more is left."""
+        before = self._clock.now() - self._kept
+        async with self._database.hot() as connection:
+            return await store.forget(connection, before=before, limit=LIMIT) == LIMIT

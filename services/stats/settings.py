@@ -1,0 +1,29 @@
+"""The statistics service's settings."""
+
+from pydantic import AliasChoices, Field
+
+from shared.settings import ServiceSettings
+
+
+class StatsSettings(ServiceSettings):
+    """Read from the environment once, at start."""
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("host", "WAYPOST_HOST"),
+        description="The address that health and metrics listen on.",
+    )
+    port: int = Field(
+        8084,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("port", "WAYPOST_STATS_PORT"),
+        description="The port for health and metrics.",
+    )
+    inbox_days: int = Field(
+        8,
+        ge=1,
+        le=365,
+        validation_alias=AliasChoices("inbox_days", "WAYPOST_STATS_INBOX_DAYS"),
+        description="Days for which a repeated event is recognised. More than the event log keeps.",
+    )

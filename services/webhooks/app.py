@@ -1,0 +1,109 @@
+"""The webhook service's parts."""
+
+import random
+from datetime import timedelta
+from typing import Final
+
+from services.webhooks.consumers import Consumers
+from services.webhooks.loops import Claims, Forgetting, Repairs
+from services.webhooks.metrics import WebhooksMetrics
+from services.webhooks.sender.directory import Directory
+from services.webhooks.sender.lanes import Lanes
+from services.webhooks.sender.ledger import Ledger
+from services.webhooks.sender.posting import Poster
+from services.webhooks.sender.worker import Worker
+from services.webhooks.settings import WebhooksSettings
+from shared.broker.port import Subscription
+from shared.contracts.commands import TestEndpoint
+from shared.ids import new_id
+from shared.messaging import consumer
+from shared.messaging.outbox import Relay
+from shared.runtime import ops
+from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.security.egress import EgressClient
+
+# How many broker messages share a statement; each may carry 200 events.
+BATCH: Final = 20
+# How long to wait for others: a statement for two messages costs hardly more than for one.
+LINGER: Final = timedelta(milliseconds=5)
+
+
+def build(settings: WebhooksSettings, platform: Platform) -> Service:
+    """Put the webhook service together."""
+    database, clock = platform.database, platform.clock
+    timeout = timedelta(seconds=settings.timeout)
+    metrics = WebhooksMetrics(platform.registry)
+    relay = Relay(
+        database=database, broker=platform.broker, schema="webhooks", clock=clock, metrics=metrics
+    )
+    name = f"webhooks-{new_id()}"
+    client = EgressClient(policy=settings.policy, limits=settings.limits)
+    lanes = Lanes(clock=clock, most=settings.endpoint_slots)
+    ledger = Ledger(
+        database=database,
+        relay=relay,
+        lanes=lanes,
+        clock=clock,
+        metrics=metrics,
+        worker=name,
+        jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - spreads retries, guards nothing
+    )
+    worker = Worker(
+        name=name,
+        client=client,
+        poster=Poster(client=client, clock=clock, version=settings.version),
+        lanes=lanes,
+        ledger=ledger,
+        database=database,
+        clock=clock,
+        metrics=metrics,
+        slots=settings.slots,
+        drain=timedelta(seconds=settings.drain),
+    )
+    directory = Directory(database=database, clock=clock)
+    consumers = Consumers(
+        database=database,
+        directory=directory,
+        worker=worker,
+        clock=clock,
+        metrics=metrics,
+        timeout=timeout,
+    )
+    claims = Claims(database=database, worker=worker, clock=clock, metrics=metrics, timeout=timeout)
+    repairs = Repairs(
+        database=database,
+        worker=worker,
+        directory=directory,
+        relay=relay,
+        clock=clock,
+        metrics=metrics,
+    )
+    forgetting = Forgetting(
+        database=database,
+        clock=clock,
+        metrics=metrics,
+        kept=timedelta(days=settings.retention_days),
+    )
+    events = consumer.carried_events(consumers.events, metrics=metrics)
+    commands = consumer.commands({TestEndpoint: consumers.test_endpoint}, metrics=metrics)
+    platform.health.add("outbox", relay.check)
+    return Service(
+        name="webhooks",
+        health=platform.health,
+        resources=[worker.running()],
+        loops=[
+            Loop(name="outbox", run=relay.run),
+            Loop(name="claims", run=claims.run),
+            Loop(name="repairs", run=repairs.run),
+            Loop(name="forgetting", run=forgetting.run),
+        ],
+        subscriptions=[
+            Subscription(queue="webhooks.events", receive=events, batch=BATCH, linger=LINGER),
+            Subscription(queue="webhooks.commands", receive=commands, batch=BATCH),
+        ],
+        listener=Listener(
+            app=ops.application(health=platform.health, registry=platform.registry),
+            host=settings.host,
+            port=settings.port,
+        ),
+    )

@@ -1,0 +1,115 @@
+"""The canonical line of a request, written the short way.
+
+Through structlog's processors the line costs some 45 µs, a third of what accepting a message may
+cost in all, most of it for masking and merging that this line does not need: its fields are a
+closed set, none of which a caller fills except the request id, which is checked. So the gateway may
+have it written directly. Any other line goes through structlog, and so does this one by default.
+"""
+
+from typing import BinaryIO, Protocol
+
+import orjson
+import structlog
+from structlog.contextvars import get_contextvars
+from structlog.typing import FilteringBoundLogger
+
+from shared.clock import Clock
+
+_EVENT = "request_handled"
+_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+class RequestLog(Protocol):
+    """Takes one line per request: what was asked for, what came of it, how long it took."""
+
+    def __call__(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        duration_ms: float,
+        request_id: str,
+        quiet: bool,
+    ) -> None:
+        """Write it; ``quiet`` is for probes, whose lines are at debug. Must not raise or wait."""
+        ...
+
+
+class StructuredRequestLog:
+    """By structlog, as it is configured: for terminals, tests, and the small servers."""
+
+    def __init__(self) -> None:
+        # Bound once: the proxy that get_logger() returns makes a new logger at every call.
+        self._log: FilteringBoundLogger = structlog.get_logger().bind()
+
+    def __call__(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        duration_ms: float,
+        request_id: str,
+        quiet: bool,
+    ) -> None:
+        log = self._log.debug if quiet else self._log.info
+        log(
+            _EVENT,
+            method=method,
+            route=route,
+            status=status,
+            duration_ms=duration_ms,
+            request_id=request_id,
+        )
+
+
+class JsonRequestLog:
+    """Straight to ``stream`` (stdout's buffer) as JSON, in the form of every other line.
+
+    Of what is bound to the context it takes ``context``, and nothing else: those are ids, so there
+    is nothing in them to mask.
+    """
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        clock: Clock,
+        *,
+        context: tuple[str, ...] = ("tenant_id", "user_id", "instance_id", "message_id"),
+    ) -> None:
+        self._stream = stream
+        self._now = clock.now
+        self._context = context
+
+    def __call__(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        duration_ms: float,
+        request_id: str,
+        quiet: bool,
+    ) -> None:
+        if quiet:
+            return
+        line: dict[str, object] = {
+            "event": _EVENT,
+            "level": "info",
+            "timestamp": self._now(),
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": duration_ms,
+            "request_id": request_id,
+        }
+        bound = get_contextvars()
+        for name in self._context:
+            if name in bound:
+                line[name] = bound[name]
+        self._stream.write(orjson.dumps(line, default=str, option=_OPTIONS))
+        self._stream.flush()
+
+
+_: tuple[type[RequestLog], ...] = (StructuredRequestLog, JsonRequestLog)

@@ -1,0 +1,56 @@
+"""Five processes and forty connected instances for the measurements of the whole pipeline."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from tests.support import system as systems
+from tests.support.customer import Customer, together
+from tests.support.system import System
+
+INSTANCES = 40
+
+
+@dataclass(frozen=True)
+class World:
+    """What a measurement needs: a system, a customer, their instances, and the tables."""
+
+    system: System
+    customer: Customer
+    instances: list[dict[str, Any]]
+    sql: asyncpg.Connection
+
+    @property
+    def port(self) -> int:
+        """The API's."""
+        return int(self.system.url.rsplit(":", 1)[1])
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, database_url: str, amqp_url: str, *, settings: object = None
+) -> AsyncIterator[World]:
+    """All of it, ready."""
+    sql = await asyncpg.connect(database_url)
+    try:
+        async with (
+            systems.distributed(
+                folder, database_url, amqp_url, WAYPOST_USER_REQUESTS_PER_MINUTE="1000000"
+            ) as system,
+            Customer.of(system.url) as customer,
+        ):
+            await sql.execute("UPDATE gateway.organizations SET plan = 'max'")
+            instances = await together(
+                *(customer.instance(settings=settings) for _ in range(INSTANCES)), at_once=8
+            )
+            await sql.execute("UPDATE gateway.instance_keys SET rate_limit = 1000000000")
+            # Keys and limits are cached for a second at most.
+            await asyncio.sleep(2)
+            yield World(system, customer, instances, sql)
+    finally:
+        await sql.close()
