@@ -121,6 +121,7 @@ async def run(
             GatewaySettings,
             host=chosen.host,
             port=chosen.port,
+            webhook_allowed_nets=LOOPBACK,
             jwt_secret=_secret(chosen.data / "secrets.json"),
         )
         others = [

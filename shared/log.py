@@ -106,6 +106,9 @@ def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] 
         level=max(number, logging.WARNING), handlers=[_Forward()], force=True, format="%(message)s"
     )
     sys.excepthook = _process_failed
+    for chatty in ("aio_pika", "aiormq"):
+        # They log every failed attempt to connect as an error, traceback included; we log it once.
+        logging.getLogger(chatty).setLevel(logging.CRITICAL)
 
 
 def get_logger() -> FilteringBoundLogger:
@@ -132,10 +135,15 @@ class _Forward(logging.Handler):
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):  # its arguments do not fit its format
+            message = f"{record.msg} {record.args}"
         structlog.get_logger().log(
-            record.levelno,
+            # There are levels in between, and structlog knows none of them.
+            min(record.levelno // 10 * 10, logging.CRITICAL),
             "library_logged",
             library=record.name,
-            message=record.getMessage(),
+            message=message,
             exc_info=record.exc_info,
         )

@@ -56,9 +56,9 @@ class ServiceSettings(BaseSettings):
     @field_validator("database_url", "amqp_url")
     @classmethod
     def _is_such_an_address(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        scheme = url.get_secret_value().partition("://")[0].partition("+")[0]
+        scheme, separator, _ = url.get_secret_value().partition("://")
         schemes = _SCHEMES[info.field_name or ""]
-        if scheme not in schemes:
+        if not separator or scheme.partition("+")[0] not in schemes:
             raise ValueError(f"must start with {schemes[0]}://")
         return url
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import pytest_asyncio
 
 from shared.db.migrate import upgrade
 from tests.support import postgres as postgres_support
@@ -30,6 +31,16 @@ def migrated(postgres: Postgres) -> Iterator[str]:
 @pytest.fixture
 async def database_url(postgres: Postgres, migrated: str) -> AsyncIterator[str]:
     """A database of the test's own, with the current schema and no rows."""
+    async with postgres.database(template=migrated) as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_database_url(postgres: Postgres, migrated: str) -> AsyncIterator[str]:
+    """One like it for all tests of a module, which each begin by removing what the last one left.
+
+    Copying a database takes longer than most tests.
+    """
     async with postgres.database(template=migrated) as url:
         yield url
 

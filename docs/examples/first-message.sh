@@ -9,7 +9,7 @@ json='content-type: application/json'
 field() {
   python3 -c '
 import json, sys
-answer = json.load(sys.stdin)
+answer = json.loads(sys.stdin.read() or sys.exit("no answer; start Waypost with: make run"))
 if not answer["success"]:
     sys.exit(answer["error"]["message"])
 for name in sys.argv[1].split("."):

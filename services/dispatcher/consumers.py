@@ -9,7 +9,7 @@ from services.dispatcher.store import inbound
 from shared.clock import Clock
 from shared.contracts.commands import Dispatch, ReceiptsReported, TransmissionsSettled
 from shared.contracts.envelope import Emitted
-from shared.contracts.events import InstanceConnected, MessageReceived
+from shared.contracts.events import InstanceConnected, InstanceDisconnected, MessageReceived
 from shared.db.database import Database
 from shared.messaging.outbox import Relay
 
@@ -51,7 +51,7 @@ class Consumers:
         self._dispatching.look_at(freed)
 
     async def events(self, batch: Sequence[Emitted]) -> None:
-        """Keep what was received, and send on for instances that have come back."""
+        """Keep what was received, and look at instances that have come back or gone."""
         received = [
             (emitted, emitted.event)
             for emitted in batch
@@ -63,5 +63,6 @@ class Consumers:
         self._dispatching.look_at(
             emitted.instance_id
             for emitted in batch
-            if isinstance(emitted.event, InstanceConnected) and emitted.instance_id is not None
+            if isinstance(emitted.event, InstanceConnected | InstanceDisconnected)
+            and emitted.instance_id is not None
         )

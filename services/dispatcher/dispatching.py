@@ -37,6 +37,23 @@ SWEEP: Final = timedelta(seconds=1)
 # A busy instance that another replica was at, or that had more than one claim's worth.
 SOON: Final = timedelta(milliseconds=50)
 
+# Instances that will not come back by themselves: what waits for them fails, and says why. Sending
+# it after somebody has paired again, perhaps days later, would surprise everybody.
+ENDED: Final = {
+    "deleted": (
+        "INSTANCE_DELETED",
+        "The instance was deleted before the message could be sent.",
+    ),
+    "logged_out": (
+        "INSTANCE_LOGGED_OUT",
+        "The instance was logged out before the message could be sent; pair it and send again.",
+    ),
+    "banned": (
+        "INSTANCE_BANNED",
+        "WhatsApp banned the instance's number before the message could be sent.",
+    ),
+}
+
 
 class Dispatching:
     """Claims what is due and publishes it. Any number of replicas may do so at once."""
@@ -146,9 +163,9 @@ class Dispatching:
             # Another replica is at these; it may have looked before the news came, so look again.
             elsewhere = set(instances) - {candidate.instance_id for candidate in found}
             for candidate in found:
-                if candidate.deleted:
-                    await self._give_up(connection, candidate.instance_id)
-            able = [one for one in found if one.ready and not one.deleted]
+                if candidate.status in ENDED:
+                    await self._give_up(connection, candidate)
+            able = [one for one in found if one.status == "ready"]
             rooms = await self._rooms(connection, able)
             claimed = []
             if any(room.count for room in rooms.values()):
@@ -187,13 +204,12 @@ class Dispatching:
             await claims.note_pace(connection, paced)
         return rooms
 
-    async def _give_up(self, connection: HotConnection, instance: UUID) -> None:
-        waiting = await upkeep.lock_waiting_of(connection, instance, limit=CLAIM_LIMIT)
+    async def _give_up(self, connection: HotConnection, candidate: Candidate) -> None:
+        code, reason = ENDED[candidate.status]
+        waiting = await upkeep.lock_waiting_of(
+            connection, candidate.instance_id, limit=CLAIM_LIMIT
+        )
         await settlement.fail(
-            connection,
-            waiting,
-            code="INSTANCE_DELETED",
-            reason="The instance was deleted before the message could be sent.",
-            now=self._clock.now(),
+            connection, waiting, code=code, reason=reason, now=self._clock.now()
         )
         self._relay.wake()

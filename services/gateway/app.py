@@ -1,5 +1,6 @@
 """The gateway's parts."""
 
+import sys
 from datetime import timedelta
 
 from aiohttp import web
@@ -31,6 +32,7 @@ from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
 from shared.broker.port import Subscription
+from shared.clock import Clock
 from shared.messaging import consumer
 from shared.messaging.outbox import Relay
 from shared.runtime import ops
@@ -43,6 +45,7 @@ from shared.web.docs import add_docs
 from shared.web.edge import Edge
 from shared.web.limits import Limit, RateLimiter
 from shared.web.openapi import document
+from shared.web.request_log import JsonRequestLog, RequestLog
 from shared.web.routes import add_routes
 
 TITLE = "Waypost"
@@ -157,6 +160,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         clock=clock,
         registry=platform.registry,
         cors_origins=settings.cors_origins,
+        request_log=_request_log(settings, clock),
     ).install(app)
     routes = gate.guard(table(handlers))
     add_routes(app, routes)
@@ -195,3 +199,13 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         ],
         listener=Listener(app=app, host=settings.host, port=settings.port),
     )
+
+
+def _request_log(settings: GatewaySettings, clock: Clock) -> RequestLog | None:
+    """The short way to the log, where lines are JSON and wanted; else the usual one."""
+    json = settings.log_style == "json" or (
+        settings.log_style == "auto" and not sys.stdout.isatty()
+    )
+    if not json or settings.log_level not in {"DEBUG", "INFO"}:
+        return None
+    return JsonRequestLog(sys.stdout.buffer, clock)

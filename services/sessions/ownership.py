@@ -1,7 +1,7 @@
 """Ownership: which shards are this process's, taken, kept and given up by leases."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final, Self
@@ -15,6 +15,7 @@ from services.sessions.store.fence import Fence
 from shared.broker.topology import SHARDS
 from shared.clock import Clock
 from shared.db.database import Database
+from shared.db.group_commit import GroupCommit
 from shared.errors import Transient
 from shared.log import get_logger
 
@@ -79,6 +80,8 @@ class Ownership:
         self._live = 1
         self._draining = False
         self._released_at = float("-inf")
+        # Together, because a process that ends gives up all its shards at once.
+        self._releases: GroupCommit[Lease, None] = GroupCommit(self._release, name="releases")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
@@ -88,7 +91,7 @@ class Ownership:
             (self.claim, timedelta(seconds=self._settings.claim_every)),
             (self.guard, GUARD_EVERY),
         )
-        async with asyncio.TaskGroup() as group:
+        async with self._releases.running(), asyncio.TaskGroup() as group:
             self._group = group
             keepers = [
                 group.create_task(self._repeat(step, every), name=f"ownership:{step.__name__}")
@@ -105,7 +108,7 @@ class Ownership:
         """Show that this replica lives, and prolong all its leases with one statement."""
         held = [lease for lease in self._leases.all() if lease in self._tenures]
         asked_at = self._clock.monotonic()
-        async with self._fence.exclusively(), self._database.tx() as tx:
+        async with self._fence.changing() as tx:
             await shards.beat(tx, replica=self._replica, draining=self._draining)
             kept = await shards.renew(tx, held, ttl=self._settings.ttl)
             self._live = await shards.live_replicas(tx, dead_after=self._settings.dead_after)
@@ -128,7 +131,7 @@ class Ownership:
             self._shed()
             return
         asked_at = self._clock.monotonic()
-        async with self._fence.exclusively(), self._database.tx() as tx:
+        async with self._fence.changing() as tx:
             claimed = await shards.claim(
                 tx, owner=self._replica, limit=wanted, ttl=self._settings.ttl
             )
@@ -168,16 +171,18 @@ class Ownership:
             del self._tenures[tenure.lease]
             self._leases.drop(tenure.lease)
             self._metrics.shards.set(len(self._tenures))
-        if not tenure.lost.is_set():
-            await self._release(tenure.lease)
-
-    async def _release(self, lease: Lease) -> None:
+        if tenure.lost.is_set():
+            return
         try:
-            async with self._fence.exclusively(), self._database.tx() as tx:
-                await shards.release(tx, lease)
+            await self._releases.submit(tenure.lease)
         except Transient as error:
             # It runs out by itself; whoever comes next only has to wait longer.
-            log.warning("shard_not_released", shard=lease.shard, reason=error.message)
+            log.warning("shard_not_released", shard=tenure.lease.shard, reason=error.message)
+
+    async def _release(self, leases: Sequence[Lease]) -> Sequence[None]:
+        async with self._fence.changing() as tx:
+            await shards.release(tx, leases)
+        return [None] * len(leases)
 
     def _lose(self, lease: Lease, *, reason: str) -> None:
         tenure = self._tenures.get(lease)

@@ -43,7 +43,7 @@ class SessionsSettings(ServiceSettings):
         None,
         gt=0,
         validation_alias=_env("fence_after"),
-        description="Seconds without a renewal until sending stops; unset: two thirds of the lease.",
+        description="Seconds without renewal until sending stops; unset: two thirds of the lease.",
     )
     claim_every: float = Field(
         1.0,

@@ -1,6 +1,7 @@
 """The webhook service's parts."""
 
 import random
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -28,8 +29,26 @@ BATCH: Final = 20
 LINGER: Final = timedelta(milliseconds=5)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the service is made of, for those who take its steps one at a time."""
+
+    metrics: WebhooksMetrics
+    relay: Relay
+    worker: Worker
+    consumers: Consumers
+    claims: Claims
+    repairs: Repairs
+    forgetting: Forgetting
+
+
 def build(settings: WebhooksSettings, platform: Platform) -> Service:
     """Put the webhook service together."""
+    return service(assemble(settings, platform), settings, platform)
+
+
+def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
+    """Make the parts."""
     database, clock = platform.database, platform.clock
     timeout = timedelta(seconds=settings.timeout)
     metrics = WebhooksMetrics(platform.registry)
@@ -69,33 +88,47 @@ def build(settings: WebhooksSettings, platform: Platform) -> Service:
         metrics=metrics,
         timeout=timeout,
     )
-    claims = Claims(database=database, worker=worker, clock=clock, metrics=metrics, timeout=timeout)
-    repairs = Repairs(
-        database=database,
-        worker=worker,
-        directory=directory,
+    return Parts(
+        metrics=metrics,
         relay=relay,
-        clock=clock,
-        metrics=metrics,
+        worker=worker,
+        consumers=consumers,
+        claims=Claims(
+            database=database, worker=worker, clock=clock, metrics=metrics, timeout=timeout
+        ),
+        repairs=Repairs(
+            database=database,
+            worker=worker,
+            directory=directory,
+            relay=relay,
+            clock=clock,
+            metrics=metrics,
+        ),
+        forgetting=Forgetting(
+            database=database,
+            clock=clock,
+            metrics=metrics,
+            kept=timedelta(days=settings.retention_days),
+        ),
     )
-    forgetting = Forgetting(
-        database=database,
-        clock=clock,
-        metrics=metrics,
-        kept=timedelta(days=settings.retention_days),
+
+
+def service(parts: Parts, settings: WebhooksSettings, platform: Platform) -> Service:
+    """What the runtime runs of them."""
+    events = consumer.carried_events(parts.consumers.events, metrics=parts.metrics)
+    commands = consumer.commands(
+        {TestEndpoint: parts.consumers.test_endpoint}, metrics=parts.metrics
     )
-    events = consumer.carried_events(consumers.events, metrics=metrics)
-    commands = consumer.commands({TestEndpoint: consumers.test_endpoint}, metrics=metrics)
-    platform.health.add("outbox", relay.check)
+    platform.health.add("outbox", parts.relay.check)
     return Service(
         name="webhooks",
         health=platform.health,
-        resources=[worker.running()],
+        resources=[parts.worker.running()],
         loops=[
-            Loop(name="outbox", run=relay.run),
-            Loop(name="claims", run=claims.run),
-            Loop(name="repairs", run=repairs.run),
-            Loop(name="forgetting", run=forgetting.run),
+            Loop(name="outbox", run=parts.relay.run),
+            Loop(name="claims", run=parts.claims.run),
+            Loop(name="repairs", run=parts.repairs.run),
+            Loop(name="forgetting", run=parts.forgetting.run),
         ],
         subscriptions=[
             Subscription(queue="webhooks.events", receive=events, batch=BATCH, linger=LINGER),

@@ -20,7 +20,7 @@ from shared.errors import Transient
 # The next batch arrives while this one is received. Not more: when a process dies, everything it
 # had fetched counts as delivered once more, also what no receiver ever saw.
 BATCHES_FETCHED = 2
-SETUP_TIMEOUT = 60.0
+SETUP_TIMEOUT = 15.0
 SETTLE_TIMEOUT = 5.0
 LONGEST_RETRY_DELAY = timedelta(seconds=5)
 

@@ -80,6 +80,7 @@ def _topology() -> Topology:
             *(Binding(name, COMMANDS, name) for name in shards),
             Binding("dispatcher.events", BATCHES, "message.received"),
             Binding("dispatcher.events", BATCHES, "instance.connected"),
+            Binding("dispatcher.events", BATCHES, "instance.disconnected"),
             Binding("webhooks.events", BATCHES, "#"),
             Binding("stats.events", BATCHES, "message.*"),
             Binding("gateway.events", BATCHES, "#"),

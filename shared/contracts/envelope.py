@@ -3,7 +3,8 @@
 https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -91,17 +92,20 @@ class UnknownEvent(ValueError):
 
 def decode(body: bytes) -> Emitted:
     """The event in a structured body; raises ``UnknownEvent``, or ``ValueError`` if it is none."""
-    return _read(orjson.loads(body))
+    with _garbage_is_a_value_error():
+        return _read(orjson.loads(body))
 
 
 def decode_batch(body: bytes) -> list[Emitted]:
-    """The events of a batch; those of unknown types are left out, being for newer readers."""
+    """The events of a batch; those of unknown types are left out, being for newer readers.
+
+    Raises ``ValueError`` if it is no batch.
+    """
     read = []
-    for item in orjson.loads(body):
-        try:
-            read.append(_read(item))
-        except UnknownEvent:
-            continue
+    with _garbage_is_a_value_error():
+        for item in _items(body):
+            with suppress(UnknownEvent):
+                read.append(_read(item))
     return read
 
 
@@ -127,7 +131,23 @@ def carried_batch(body: bytes) -> list[Carried]:
 
     A version that is not ours is left out: its event is also told in the version that is.
     """
-    return [carried for item in orjson.loads(body) if (carried := _carry(item)) is not None]
+    with _garbage_is_a_value_error():
+        return [carried for item in _items(body) if (carried := _carry(item)) is not None]
+
+
+def _items(body: bytes) -> list[dict[str, str]]:
+    items = orjson.loads(body)
+    if not isinstance(items, list):
+        raise TypeError("a batch is an array")
+    return items
+
+
+@contextmanager
+def _garbage_is_a_value_error() -> Iterator[None]:
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("this is no event") from error
 
 
 def _carry(item: dict[str, str]) -> Carried | None:

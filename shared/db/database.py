@@ -20,6 +20,8 @@ AWAY = (
     TimeoutError,
     PoolTimeout,
     asyncpg.InterfaceError,
+    # What asyncpg runs into on a connection that the server ended while nobody used it.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,

@@ -100,7 +100,7 @@ def _read(read: Callable[[bytes], T], message: Incoming) -> T:
     """What a body says. Here a ``ValueError`` is the sender's fault; in a handler it is ours."""
     try:
         return read(message.body)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         raise Rejected(f"The body cannot be read as {message.type or 'anything'}.") from error
 
 

@@ -156,7 +156,8 @@ class EmbeddedPostgres:
         # the last is gone PostgreSQL rightly refuses to start.
         _, stubborn = psutil.wait_procs(self._survivors(), timeout=5)
         for process in stubborn:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):  # it has gone in the meantime
+                process.kill()
         psutil.wait_procs(stubborn, timeout=5)
 
     def _survivors(self) -> Sequence[psutil.Process]:

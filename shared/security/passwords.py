@@ -19,9 +19,9 @@ class Verdict:
 class Passwords:
     """Hashes and checks passwords.
 
-    The defaults are the second recommendation of RFC 9106: 64 MiB and some 50 ms each. That is
-    what makes guessing dear, and what makes ``at_once`` necessary: without a bound, a burst of
-    logins would take all memory. Those over it wait for their turn.
+    The defaults are the second recommendation of RFC 9106: 64 MiB and a tenth of a second each.
+    That is what makes guessing dear, and what makes ``at_once`` necessary: without a bound, a
+    burst of logins would take all memory. Those over it wait for their turn.
     """
 
     def __init__(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from uuid import UUID
 
 import jwt
@@ -20,6 +21,7 @@ from shared.errors import Unauthenticated
 
 _ALGORITHM = "HS256"
 _SHORTEST_SECRET = 32
+_TOKENS_KEPT = 4096
 _RANDOM_BYTES = 32
 _HINT_CHARACTERS = 4
 _SHAPE = re.compile(r"(api_|sk_|rt_)[A-Za-z0-9_-]{43}")
@@ -58,6 +60,9 @@ class AccessTokens:
         self.lifetime = lifetime
         self._issuer = issuer
         self._audience = audience
+        # A token says the same every time, and reading it costs more than a whole bare request.
+        # Only good ones are kept, and whether it has expired is asked anew each time.
+        self._known = lru_cache(maxsize=_TOKENS_KEPT)(self._parsed)
 
     def issue(
         self,
@@ -84,21 +89,23 @@ class AccessTokens:
 
     def read(self, token: str, *, now: datetime) -> AccessClaims:
         """What ``token`` says; raises ``Unauthenticated`` if it is not ours or no longer good."""
+        claims = self._known(token)
+        if claims.expires_at <= now:
+            raise Unauthenticated("The access token has expired; refresh it, then try again.")
+        return claims
+
+    def _parsed(self, token: str) -> AccessClaims:
         claims = self._verified(token)
         try:
-            expires_at = datetime.fromtimestamp(int(claims["exp"]), UTC)
-            read = AccessClaims(
+            return AccessClaims(
                 user_id=UUID(claims["sub"]),
                 organization_id=UUID(claims["org"]),
                 role=str(claims["role"]),
                 session_id=UUID(claims["sid"]),
-                expires_at=expires_at,
+                expires_at=datetime.fromtimestamp(int(claims["exp"]), UTC),
             )
         except (TypeError, ValueError, AttributeError, OverflowError, OSError):
             raise _refused() from None
-        if expires_at <= now:
-            raise Unauthenticated("The access token has expired; refresh it, then try again.")
-        return read
 
     def _verified(self, token: str) -> dict[str, str]:
         for key in self._keys:

@@ -7,10 +7,10 @@ Redis is no condition for working: while it is away, each replica counts for its
 
 import asyncio
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import structlog
 from aiohttp import web
@@ -37,14 +37,13 @@ class Limit:
 
     amount: int
     per: timedelta
+    seconds: int = field(init=False)
 
-    @property
-    def seconds(self) -> int:
-        return max(1, int(self.per.total_seconds()))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", max(1, int(self.per.total_seconds())))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowance:
+class Allowance(NamedTuple):
     """What a hit found. ``reset_after`` is when the window ends or, if refused, when one fits."""
 
     allowed: bool
@@ -64,8 +63,9 @@ class Allowance:
 class RateLimiter:
     """Counts hits by key. Enter it inside the event loop; leaving it waits for what is under way.
 
-    ``redis_url`` as redis-py reads it (``redis://…``, ``rediss://…``); without one it counts in
-    memory. ``hit`` never fails: an unreachable Redis is logged once and asked again after 5 s.
+    ``redis_url`` as redis-py reads it (``redis://``, ``rediss://``, ``unix://``); without one it
+    counts in memory. ``hit`` does not fail with Redis: that is logged once, and asked again after
+    5 s.
     """
 
     def __init__(self, *, clock: Clock, redis_url: str | None = None) -> None:
@@ -89,7 +89,7 @@ class RateLimiter:
                 retry=Retry(NoBackoff(), 1),
             )
             self._redis = RedisStorage(
-                f"async+{self._redis_url}",
+                "async+redis://",  # where to is the pool's matter
                 implementation="redispy",
                 key_prefix="waypost",
                 connection_pool=self._pool,  # type: ignore[arg-type] # documented, but not typed

@@ -8,6 +8,7 @@ A storage for the ``limits`` library, through the port that it publishes for suc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from limits.aio.storage import SlidingWindowCounterSupport, Storage
 from typing_extensions import override
@@ -15,8 +16,7 @@ from typing_extensions import override
 _SWEEP_FROM = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """One key's counts as a storage tells them; ``previous`` weighs less the older it gets."""
 
     previous: int
@@ -73,11 +73,11 @@ class MemoryWindows(Storage, SlidingWindowCounterSupport):
         """Count ``count`` hits if all of them fit; say whether they did, and how it stands."""
         now = self._monotonic()
         counts = self._rolled(key, seconds, now)
-        window = _window(counts, now)
-        if window.used(seconds) + count > limit:
-            return False, window
-        counts.current += count
-        return True, _window(counts, now)
+        left = (counts.index + 1) * seconds - now
+        fits = counts.previous * left / seconds + counts.current + count < limit + 1
+        if fits:
+            counts.current += count
+        return fits, _window(counts, now)
 
     @override
     async def acquire_sliding_window_entry(

@@ -531,6 +531,27 @@ async def test_nothing_is_handed_out_after_unsubscribing_and_the_rest_goes_back(
     assert sorted(before.bodies + after.bodies, key=int) == [str(number) for number in range(10)]
 
 
+async def test_what_was_not_handed_out_does_not_wait_for_the_receiver_that_is_running(
+    broker: Broker, names: Names
+) -> None:
+    slow, next_ = Inbox(open_=False), Inbox()
+
+    async def subscribed() -> None:
+        async with broker.subscribe(Subscription(queue=names.queue, receive=slow)):
+            await slow.received(1)
+
+    async with publishing(broker, *names.messages(2)):
+        leaving = asyncio.create_task(subscribed())
+        await slow.received(1)
+        async with broker.subscribe(Subscription(queue=names.queue, receive=next_)):
+            await next_.received(1)
+            assert slow.at_once == 1
+            slow.gate.set()
+            await leaving
+
+    assert (slow.bodies, next_.bodies) == (["0"], ["1"])
+
+
 async def test_a_message_that_waits_for_its_retry_goes_back_when_unsubscribing(
     carrier: Carrier, names: Names
 ) -> None:

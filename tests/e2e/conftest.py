@@ -1,6 +1,7 @@
 """The same customers against both ways to run: one process, or five over RabbitMQ."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,25 +14,43 @@ from tests.support.rabbitmq import Rabbit
 from tests.support.system import System
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["embedded", "distributed"])
+@dataclass(frozen=True)
+class Place:
+    """Where a Waypost of five processes runs; made before any event loop turns."""
+
+    postgres: Postgres
+    template: str
+    amqp_url: str
+
+
+@pytest.fixture(scope="session", params=["embedded", "distributed"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place | None]:
+    """PostgreSQL and RabbitMQ for five processes, or nothing for the embedded one."""
+    if request.param == "embedded":
+        yield None
+        return
+    rabbit: Rabbit = request.getfixturevalue("rabbit")
+    with rabbit.vhost() as amqp_url:
+        yield Place(
+            request.getfixturevalue("postgres"), request.getfixturevalue("migrated"), amqp_url
+        )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def system(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    place: Place | None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
     """A running Waypost, started once for all tests."""
-    folder: Path = tmp_path_factory.mktemp(request.param)
-    if request.param == "embedded":
+    folder: Path = tmp_path_factory.mktemp("waypost")
+    if place is None:
         async with systems.embedded(folder) as running:
             yield running
         return
-    postgres: Postgres = request.getfixturevalue("postgres")
-    rabbit: Rabbit = request.getfixturevalue("rabbit")
-    migrated: str = request.getfixturevalue("migrated")
-    with rabbit.vhost() as amqp_url:
-        async with (
-            postgres.database(template=migrated) as database_url,
-            systems.distributed(folder, database_url, amqp_url) as running,
-        ):
-            yield running
+    async with (
+        place.postgres.database(template=place.template) as database_url,
+        systems.distributed(folder, database_url, place.amqp_url) as running,
+    ):
+        yield running
 
 
 @pytest_asyncio.fixture(loop_scope="session")

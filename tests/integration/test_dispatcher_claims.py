@@ -303,6 +303,21 @@ async def test_messages_of_a_deleted_instance_fail_and_say_so(world: World) -> N
     assert await world.events() == ["message.failed"]
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [("logged_out", "INSTANCE_LOGGED_OUT"), ("banned", "INSTANCE_BANNED")],
+)
+async def test_messages_of_an_instance_that_lost_its_account_fail_and_say_so(
+    world: World, status: str, code: str
+) -> None:
+    tenant, instance = await ready(world, status=status)
+    await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE)
+    await a_message_row(world.sql, tenant, instance, text="a2", chat=ALICE)
+    assert await world.dispatch(instance) == []
+    rows = await world.sql.fetch("SELECT error_code FROM dispatcher.messages")
+    assert [row[0] for row in rows] == [code, code]
+
+
 async def test_being_slowed_down_holds_the_whole_instance(world: World) -> None:
     tenant, instance = await ready(world)
     await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE)

@@ -4,8 +4,20 @@ from shared.contracts.commands import ConnectInstance, Dispatch
 
 async def test_smoke(gateway: Gateway) -> None:
     user, account = await gateway.register()
-    for path in ("/api/auth/me", "/api/organization", "/api/instances", "/api/version", "/health", "/metrics",
-                 "/openapi.json", "/docs", "/api/stats", "/api/events", "/api/messages", "/api/messages?page=1"):
+    for path in (
+        "/api/auth/me",
+        "/api/organization",
+        "/api/instances",
+        "/api/version",
+        "/health",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/api/stats",
+        "/api/events",
+        "/api/messages",
+        "/api/messages?page=1",
+    ):
         a = await user.get(path)
         assert a.status == 200, (path, a.body)
     made = await user.post("/api/instances", {"name": "x", "engine": "sandbox"})

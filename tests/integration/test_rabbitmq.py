@@ -21,7 +21,7 @@ from shared.broker.port import Incoming, Outcome, Outgoing, Subscription
 from shared.broker.rabbitmq import RabbitBroker
 from shared.broker.rabbitmq_confirms import ConfirmChannel
 from shared.broker.rabbitmq_frames import FRAME_OVERHEAD, encode
-from shared.broker.rabbitmq_link import connected_driver
+from shared.broker.rabbitmq_link import connected_driver, translated
 from shared.broker.topology import DEAD, Binding, Exchange, Queue, Topology
 from shared.errors import Transient, Unroutable
 from tests.support.broker import PATIENCE, Inbox, Names, remove_from_rabbitmq
@@ -320,6 +320,31 @@ async def test_whoever_stops_waiting_to_write_has_written_nothing(
     async with asyncio.timeout(PATIENCE):
         stray = names.message(to="nobody")
         assert await channel.publish([names.message(), stray, names.message()]) == [stray]
+
+
+async def test_a_cancellation_that_aiormq_leaves_behind_is_a_lost_connection() -> None:
+    """It puts one into everything that waits on a connection which it closes."""
+    left_behind: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    left_behind.set_exception(asyncio.CancelledError())
+
+    with pytest.raises(Transient), translated("waiting"):
+        await left_behind
+
+
+async def test_a_cancellation_of_our_own_stays_one() -> None:
+    waiting = asyncio.Event()
+
+    async def wait() -> None:
+        with translated("waiting"):
+            waiting.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(wait())
+    await waiting.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert task.cancelled()
 
 
 # Queues

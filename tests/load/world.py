@@ -39,9 +39,7 @@ async def running(
     sql = await asyncpg.connect(database_url)
     try:
         async with (
-            systems.distributed(
-                folder, database_url, amqp_url, WAYPOST_USER_REQUESTS_PER_MINUTE="1000000"
-            ) as system,
+            systems.distributed(folder, database_url, amqp_url) as system,
             Customer.of(system.url) as customer,
         ):
             await sql.execute("UPDATE gateway.organizations SET plan = 'max'")

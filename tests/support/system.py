@@ -16,6 +16,13 @@ from tests.support.eventually import eventually
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("gateway", "dispatcher", "sessions", "webhooks", "stats")
+# Tests ask far more often than a customer would, to see a change as soon as it happens.
+IMPATIENT = {
+    "WAYPOST_USER_REQUESTS_PER_MINUTE": "1000000",
+    "WAYPOST_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
+    # Enough to be argon2id, little enough not to be what a test measures.
+    "WAYPOST_PASSWORD_MEMORY_KIB": "1024",
+}
 SECRET = "an example secret of more than thirty-two characters"
 
 
@@ -118,6 +125,7 @@ async def embedded(folder: Path, **environment: str) -> AsyncIterator[System]:
             "WAYPOST_PORT": str(port),
             "WAYPOST_LOG_STYLE": "json",
             "WAYPOST_LOG_LEVEL": "INFO",
+            **IMPATIENT,
             **environment,
         },
         folder / "embedded.log",
@@ -145,6 +153,7 @@ async def distributed(
         "WAYPOST_PORT": str(ports["gateway"]),
         "WEBHOOK_ALLOWED_NETS": "127.0.0.0/8,::1/128",
         "WAYPOST_LOG_STYLE": "json",
+        **IMPATIENT,
         **{f"WAYPOST_{name.upper()}_PORT": str(port) for name, port in ports.items()},
         **environment,
     }

@@ -18,13 +18,15 @@ READY = "status IN ('queued', 'retrying') AND transmission_id IS NULL AND NOT pa
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """An instance whose messages may be claimed, since its row is locked by this transaction."""
+    """An instance whose messages may be claimed, since its row is locked by this transaction.
+
+    ``status`` is its session's, or ``deleted``.
+    """
 
     instance_id: UUID
     shard: int
     guard: Mapping[str, object]
-    deleted: bool
-    ready: bool
+    status: str
     throttled_until: datetime | None
     paced_until: datetime | None
     in_flight: int
@@ -64,8 +66,10 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
     """Lock these instances for claiming, leaving out those that another dispatcher is at."""
     rows = await connection.fetch(
         """
-        SELECT p.instance_id, i.shard, i.guard, i.deleted_at IS NOT NULL,
-               coalesce(s.status = 'ready', false), p.throttled_until, p.paced_until,
+        SELECT p.instance_id, i.shard, i.guard,
+               CASE WHEN i.deleted_at IS NULL THEN coalesce(s.status, 'created')
+                    ELSE 'deleted' END,
+               p.throttled_until, p.paced_until,
                (SELECT count(*) FROM dispatcher.transmissions t
                 WHERE t.instance_id = p.instance_id AND t.outcome IS NULL)
         FROM dispatcher.pacing p
@@ -81,11 +85,10 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
             instance_id=row[0],
             shard=row[1],
             guard=orjson.loads(row[2]),
-            deleted=row[3],
-            ready=row[4],
-            throttled_until=row[5],
-            paced_until=row[6],
-            in_flight=row[7],
+            status=row[3],
+            throttled_until=row[4],
+            paced_until=row[5],
+            in_flight=row[6],
         )
         for row in rows
     ]

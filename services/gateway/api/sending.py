@@ -1,7 +1,6 @@
 """Accepting messages: the hot path. A 202 says that the message is committed."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -46,16 +45,18 @@ class Acceptance:
             self._flush, name="messages", max_batch=MAX_BATCH
         )
 
-    async def accept(self, message: NewMessage) -> bool:
-        """Return once it is committed; false if its key was in use, and nothing was stored."""
-        accepted = await self.commits.put(message)
-        if accepted:
-            self._tell(message.instance_id)
-        return accepted
+    def accept(self, message: NewMessage) -> Awaitable[bool]:
+        """Return once it is committed; false if its key was in use, and nothing was stored.
+
+        It may be committed even if whoever waits gives up, and the dispatcher is told then too.
+        """
+        return self.commits.put(message)
 
     async def _flush(self, batch: Sequence[NewMessage]) -> list[bool]:
         async with self._database.hot() as connection:
             accepted = await acceptance.accept(connection, batch)
+        for instance_id in {message.instance_id for message in batch}:
+            self._tell(instance_id)
         self._metrics.acceptance_batch.observe(len(batch))
         self._metrics.accepted.inc(sum(accepted))
         return accepted
@@ -138,8 +139,7 @@ class Sending:
             if named is None
             else Keyed(named.key_hash, named.fingerprint, self._once.seal(named, answer)),
         )
-        # Once it is submitted it may be committed whatever becomes of the caller's connection.
-        if not await asyncio.shield(self._acceptance.accept(message)):
+        if not await self._acceptance.accept(message):
             assert named is not None  # noqa: S101 - only a key can be in use
             return await self._once.first_answer(named)
         return json_response(answer, status=202)

@@ -8,6 +8,10 @@ wholly after it. Rows are always locked in the order of their ids, by everybody.
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.sessions.domain.lease import Lease
 from shared.db.database import Database, HotConnection
@@ -24,6 +28,10 @@ HELD = """
         FOR SHARE OF s
     )
 """
+
+# A process that is frozen within a transaction would keep its shards from being taken over until
+# PostgreSQL's patience ends; with the leases that is a few seconds.
+HURRY: Final = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
 
 _HOLD = f"WITH {HELD} SELECT id, epoch FROM held"  # noqa: S608 - constants of ours
 
@@ -70,17 +78,26 @@ class Fence:
     @asynccontextmanager
     async def tx(self) -> AsyncIterator[HotConnection]:
         """A transaction whose first statement must be ``hold``, or contain ``HELD``."""
-        async with self._shared(), self._database.hot_tx() as connection:
-            yield connection
+        async with self._shared(), self._database.hot() as connection:
+            # In one go with BEGIN, so that it costs nothing.
+            await connection.execute(f"BEGIN; {HURRY}")
+            try:
+                yield connection
+            except BaseException:
+                await connection.execute("ROLLBACK")
+                raise
+            await connection.execute("COMMIT")
 
     @asynccontextmanager
-    async def exclusively(self) -> AsyncIterator[None]:
-        """Keep this process's writes out, to change the shards' rows themselves."""
+    async def changing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that changes the shards' rows themselves; this process's writes wait."""
         async with self._alone:
             self._open.clear()
             try:
                 await self._idle.wait()
-                yield
+                async with self._database.tx() as tx:
+                    await tx.execute(text(HURRY))
+                    yield tx
             finally:
                 self._open.set()
 

@@ -48,8 +48,16 @@ _CLAIM = text("""
 """)
 
 _RELEASE = text("""
-    UPDATE sessions.shards SET lease_until = clock_timestamp()
-    WHERE id = :shard AND epoch = :epoch AND owner = :owner AND lease_until > clock_timestamp()
+    WITH mine AS (
+        SELECT s.id
+        FROM sessions.shards s
+        JOIN unnest(CAST(:shards AS smallint[]), CAST(:epochs AS bigint[])) AS l (id, epoch)
+            ON l.id = s.id AND l.epoch = s.epoch
+        WHERE s.owner = :owner AND s.lease_until > clock_timestamp()
+        ORDER BY s.id
+        FOR NO KEY UPDATE OF s
+    )
+    UPDATE sessions.shards s SET lease_until = clock_timestamp() FROM mine WHERE s.id = mine.id
 """)
 
 _LEAVE = text("""
@@ -70,18 +78,9 @@ async def live_replicas(tx: AsyncConnection, *, dead_after: timedelta) -> int:
 
 async def renew(tx: AsyncConnection, leases: Collection[Lease], *, ttl: timedelta) -> set[int]:
     """Prolong leases that have not run out; return their shards. The others are lost for good."""
-    ordered = sorted(leases)
-    if not ordered:
+    if not leases:
         return set()
-    rows = await tx.execute(
-        _RENEW,
-        {
-            "shards": [lease.shard for lease in ordered],
-            "epochs": [lease.epoch for lease in ordered],
-            "owner": ordered[0].owner,
-            "ttl": ttl,
-        },
-    )
+    rows = await tx.execute(_RENEW, {**_arguments(leases), "ttl": ttl})
     return {int(shard) for (shard,) in rows}
 
 
@@ -91,11 +90,20 @@ async def claim(tx: AsyncConnection, *, owner: str, limit: int, ttl: timedelta) 
     return sorted(Lease(int(shard), int(epoch), owner) for shard, epoch in rows)
 
 
-async def release(tx: AsyncConnection, lease: Lease) -> None:
-    """End a lease now, so that the next owner need not wait for it to run out."""
-    await tx.execute(_RELEASE, {"shard": lease.shard, "epoch": lease.epoch, "owner": lease.owner})
+async def release(tx: AsyncConnection, leases: Collection[Lease]) -> None:
+    """End leases now, so that the next owners need not wait for them to run out."""
+    await tx.execute(_RELEASE, _arguments(leases))
 
 
 async def leave(tx: AsyncConnection, *, replica: str) -> None:
     """Forget a replica, and those that died long ago."""
     await tx.execute(_LEAVE, {"id": replica})
+
+
+def _arguments(leases: Collection[Lease]) -> dict[str, object]:
+    ordered = sorted(leases)
+    return {
+        "shards": [lease.shard for lease in ordered],
+        "epochs": [lease.epoch for lease in ordered],
+        "owner": ordered[0].owner,
+    }

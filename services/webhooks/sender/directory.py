@@ -1,4 +1,4 @@
-"""Who wants which events: the tenants' endpoints, remembered for a second."""
+"""Who wants which events, asked anew for every batch."""
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
@@ -10,8 +10,6 @@ from services.webhooks.store import endpoints as store
 from shared.clock import Clock
 from shared.db.database import Database
 
-# How long after it was made, changed or switched an endpoint may still be treated as before.
-REMEMBERED: Final = timedelta(seconds=1)
 # A name is for people to read: being late with a new one does no harm.
 NAMES_REMEMBERED: Final = timedelta(seconds=30)
 
@@ -19,8 +17,7 @@ NAMES_REMEMBERED: Final = timedelta(seconds=30)
 class Audience:
     """The endpoints of one tenant, and which of them want what."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], *, until: float) -> None:
-        self.until = until
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         self._endpoints = endpoints
         self._wanting: dict[tuple[str, UUID | None], tuple[Endpoint, ...]] = {}
 
@@ -40,24 +37,18 @@ class Directory:
     def __init__(self, *, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._audiences: dict[UUID, Audience] = {}
         self._names: dict[UUID, tuple[str, float]] = {}
 
     async def audiences(self, tenants: Collection[UUID]) -> dict[UUID, Audience]:
-        """The audience of each tenant, at most ``REMEMBERED`` old."""
-        now = self._clock.monotonic()
-        known = self._audiences
-        missing = [id_ for id_ in tenants if id_ not in known or known[id_].until <= now]
-        if missing:
-            async with self._database.hot() as connection:
-                found = await store.of_tenants(connection, missing)
-            by_tenant: dict[UUID, list[Endpoint]] = {id_: [] for id_ in missing}
-            for endpoint in found:
+        """The audience of each tenant as it is now, in one query for a whole batch.
+
+        Not remembered: an endpoint that is made a moment before an event must get that event.
+        """
+        by_tenant: dict[UUID, list[Endpoint]] = {id_: [] for id_ in tenants}
+        async with self._database.hot() as connection:
+            for endpoint in await store.of_tenants(connection, list(tenants)):
                 by_tenant[endpoint.tenant_id].append(endpoint)
-            until = now + REMEMBERED.total_seconds()
-            for tenant_id, endpoints in by_tenant.items():
-                known[tenant_id] = Audience(endpoints, until=until)
-        return {id_: known[id_] for id_ in tenants}
+        return {id_: Audience(endpoints) for id_, endpoints in by_tenant.items()}
 
     async def names(self, instances: Collection[UUID]) -> dict[UUID, str]:
         """What the instances are called, at most ``NAMES_REMEMBERED`` ago, as far as known."""
@@ -77,9 +68,7 @@ class Directory:
             return await store.find(connection, endpoint_id)
 
     def forget_old(self) -> None:
-        """Drop what is not remembered any more, so that tenants who left take no memory."""
+        """Drop names that are not remembered any more, so that who left takes no memory."""
         now = self._clock.monotonic()
-        for id_ in [id_ for id_, audience in self._audiences.items() if audience.until <= now]:
-            del self._audiences[id_]
         for id_ in [id_ for id_, (_, until) in self._names.items() if until <= now]:
             del self._names[id_]

@@ -63,6 +63,8 @@ class Ledger:
         self._unwritten = asyncio.Semaphore(MOST_UNWRITTEN)
         metrics.unwritten.set_function(lambda: float(self._waiting))
         self._waiting = 0
+        self._nothing_waits = asyncio.Event()
+        self._nothing_waits.set()
         self._trusted: dict[UUID, float] = {}
         self._commits: GroupCommit[Attempt, None] = GroupCommit(
             self._flush, name="webhook-attempts", max_batch=500, linger=LINGER
@@ -78,7 +80,12 @@ class Ledger:
         """Have an attempt written soon; waits only if far too many are waiting."""
         await self._unwritten.acquire()
         self._waiting += 1
+        self._nothing_waits.clear()
         self._put(attempt)
+
+    async def written(self) -> None:
+        """Return once nothing waits to be written."""
+        await self._nothing_waits.wait()
 
     def _put(self, attempt: Attempt) -> None:
         try:
@@ -104,6 +111,8 @@ class Ledger:
 
     def _done(self) -> None:
         self._waiting -= 1
+        if not self._waiting:
+            self._nothing_waits.set()
         self._unwritten.release()
 
     async def _flush(self, attempts: Sequence[Attempt]) -> list[None]:

@@ -95,6 +95,12 @@ class Worker:
         """Post what was claimed for an endpoint."""
         self._pump(self.lanes.take(endpoint, deliveries, asked=asked))
 
+    async def quiet(self) -> None:
+        """Return once no POST is under way and what came of all of them is written."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._ledger.written()
+
     def may_test(self) -> bool:
         """Whether one more test can be posted at once. Tests need no slot: somebody is watching."""
         return self._group is not None and self._tests < MOST_TESTS

@@ -1,0 +1,334 @@
+"""What every engine promises to the session service, whatever it speaks to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+import pytest
+
+from services.sessions.domain.lease import Lease
+from services.sessions.engines.port import (
+    Connected,
+    Engine,
+    EngineEvent,
+    MessageReceived,
+    NotOnWhatsApp,
+    Opening,
+    Outgoing,
+    Paired,
+    Qr,
+    Refused,
+    Retryable,
+    SessionDown,
+    StatusChanged,
+)
+from services.sessions.engines.sandbox.engine import SandboxEngine
+from services.sessions.store.fence import Fence
+from shared.clock import SystemClock
+from shared.contracts.commands import WriteFromSandboxContact
+from shared.contracts.content import Text
+from shared.db.database import Database
+from shared.db.tables.grants import role
+from shared.errors import Fenced, Throttled, Transient
+from shared.ids import new_id
+from tests.support.sessions import engine_id
+
+PATIENCE = 20.0
+E = TypeVar("E")
+
+
+class Trial(Protocol):
+    """An engine on trial, with power over the WhatsApp that it speaks to."""
+
+    engine: Engine
+    ordinary: str
+    """An address that gets what it is sent, and reads it."""
+    silent: str
+    """One whose messages are never acknowledged."""
+    refusing: dict[str, type[Exception]]
+    """Addresses that do not take a first message, and what that raises."""
+
+    async def owned(self) -> Lease:
+        """A lease that is valid, on a shard that had none."""
+        ...
+
+    async def taken_over(self, lease: Lease) -> Lease:
+        """Another process has taken the shard over."""
+        ...
+
+    async def write(self, instance_id: UUID, text: str) -> None:
+        """Have somebody write to an instance."""
+        ...
+
+
+class SandboxTrial:
+    """The sandbox, which is its own WhatsApp."""
+
+    ordinary = "12025550142@s.whatsapp.net"
+    silent = "12025550105@s.whatsapp.net"
+    refusing = {
+        "12025550101@s.whatsapp.net": NotOnWhatsApp,
+        "12025550102@s.whatsapp.net": Refused,
+        "12025550103@s.whatsapp.net": Retryable,
+        "12025550112@s.whatsapp.net": Throttled,
+    }
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.sandbox = SandboxEngine(database=database, fence=Fence(database), clock=SystemClock())
+        self.engine: Engine = self.sandbox
+
+    async def owned(self) -> Lease:
+        return await self._take("LIMIT 1", "lease_until <= clock_timestamp()", "us")
+
+    async def taken_over(self, lease: Lease) -> Lease:
+        return await self._take("", f"id = {lease.shard}", "them")
+
+    async def write(self, instance_id: UUID, text: str) -> None:
+        await self.sandbox.write(
+            WriteFromSandboxContact(
+                instance_id=instance_id,
+                from_="+12025550142",
+                engine_message_id=engine_id(new_id()),
+                content=Text(text=text),
+            ),
+            cause=str(new_id()),
+        )
+
+    async def _take(self, limit: str, which: str, owner: str) -> Lease:
+        async with self._database.hot() as connection:
+            row = await connection.fetchrow(
+                f"UPDATE sessions.shards SET owner = $1, epoch = epoch + 1,"
+                f" lease_until = clock_timestamp() + interval '1 hour' WHERE id ="
+                f" (SELECT id FROM sessions.shards WHERE {which} ORDER BY id {limit})"
+                f" RETURNING id, epoch",
+                owner,
+            )
+        assert row is not None
+        return Lease(row[0], row[1], owner)
+
+
+@asynccontextmanager
+async def sandbox(database_url: str) -> AsyncIterator[Trial]:
+    async with Database.open(database_url, role=role("sessions")) as database:
+        yield SandboxTrial(database)
+
+
+ENGINES: dict[str, Callable[[str], AbstractAsyncContextManager[Trial]]] = {"sandbox": sandbox}
+
+
+@pytest.fixture(params=ENGINES)
+async def trial(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[Trial]:
+    async with ENGINES[request.param](database_url) as made:
+        yield made
+
+
+@dataclass
+class Sink:
+    """Takes everything, or nothing while ``closed``."""
+
+    got: list[EngineEvent] = field(default_factory=list)
+    closed: bool = False
+    refused: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, events: Sequence[EngineEvent]) -> Sequence[bool]:
+        self.changed.set()
+        if self.closed:
+            self.refused += len(events)
+            return [False] * len(events)
+        self.got += events
+        return [True] * len(events)
+
+    async def until(self, found: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not found():
+                self.changed.clear()
+                await self.changed.wait()
+
+    def of(self, kind: type[E], instance_id: UUID) -> list[E]:
+        return [
+            event
+            for event in self.got
+            if isinstance(event, kind) and event.instance_id == instance_id
+        ]
+
+    async def first(self, kind: type[E], instance_id: UUID) -> E:
+        await self.until(lambda: bool(self.of(kind, instance_id)))
+        return self.of(kind, instance_id)[0]
+
+
+@pytest.fixture
+async def sink(trial: Trial) -> AsyncIterator[Sink]:
+    sink = Sink()
+    async with trial.engine.events(sink):
+        yield sink
+
+
+async def opened(trial: Trial, sink: Sink, lease: Lease | None = None) -> Opening:
+    """A session that is connected."""
+    opening = Opening(
+        instance_id=new_id(),
+        tenant_id=new_id(),
+        lease=lease or await trial.owned(),
+        phone_number=None,
+        settings={},
+    )
+    await trial.engine.open(opening)
+    await sink.first(Connected, opening.instance_id)
+    return opening
+
+
+def words(to: str, text: str = "Hello") -> Outgoing:
+    return Outgoing(engine_message_id=engine_id(new_id()), to=to, content=Text(text=text))
+
+
+async def test_a_new_device_shows_a_code_then_pairs_then_connects(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    kinds = [type(event) for event in sink.got if event.instance_id == opening.instance_id]
+    assert kinds == [Qr, Paired, Connected]
+
+
+async def test_a_known_device_connects_without_a_code(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.engine.close(opening.instance_id)
+    await trial.engine.open(opening)
+    await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
+    assert len(sink.of(Qr, opening.instance_id)) == 1
+
+
+async def test_a_device_that_was_forgotten_must_pair_again(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.engine.close(opening.instance_id, forget=True)
+    await trial.engine.open(opening)
+    await sink.until(lambda: len(sink.of(Qr, opening.instance_id)) == 2)
+
+
+async def test_opening_what_is_open_does_nothing(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.engine.open(opening)
+    await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
+    assert len(sink.of(Connected, opening.instance_id)) == 1
+
+
+async def test_a_message_is_accepted_and_its_receipts_follow(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    message = words(trial.ordinary)
+    done = await trial.engine.transmit(opening.instance_id, message)
+    assert done.engine_message_id == message.engine_message_id
+    await sink.until(lambda: len(sink.of(StatusChanged, opening.instance_id)) == 2)
+    receipts = sink.of(StatusChanged, opening.instance_id)
+    assert [receipt.status for receipt in receipts] == ["delivered", "read"]
+    assert {receipt.engine_message_id for receipt in receipts} == {message.engine_message_id}
+
+
+async def test_the_same_message_again_is_accepted_and_not_said_twice(
+    trial: Trial, sink: Sink
+) -> None:
+    opening = await opened(trial, sink)
+    message, other = words(trial.ordinary), words(trial.ordinary)
+    await trial.engine.transmit(opening.instance_id, message)
+    await trial.engine.transmit(opening.instance_id, message)
+    await trial.engine.transmit(opening.instance_id, other)
+    await sink.until(
+        lambda: (
+            [
+                receipt.status
+                for receipt in sink.of(StatusChanged, opening.instance_id)
+                if receipt.engine_message_id == other.engine_message_id
+            ]
+            == ["delivered", "read"]
+        )
+    )
+    assert len(sink.of(StatusChanged, opening.instance_id)) == 4
+
+
+async def test_what_is_not_taken_says_whether_to_try_again(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    for address, error in trial.refusing.items():
+        with pytest.raises(error):
+            await trial.engine.transmit(opening.instance_id, words(address))
+
+
+async def test_without_a_connection_nothing_is_handed_over(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.engine.close(opening.instance_id)
+    with pytest.raises(SessionDown):
+        await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
+
+
+async def test_a_message_that_is_not_acknowledged_keeps_its_caller_waiting(
+    trial: Trial, sink: Sink
+) -> None:
+    opening = await opened(trial, sink)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await trial.engine.transmit(opening.instance_id, words(trial.silent))
+
+
+async def test_a_lost_lease_keeps_messages_from_the_wire(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.taken_over(opening.lease)
+    with pytest.raises(Fenced):
+        await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
+
+
+async def test_a_session_can_be_opened_again_under_a_new_lease(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    lease = await trial.taken_over(opening.lease)
+    await trial.engine.open(replace(opening, lease=lease))
+    await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
+    await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
+
+
+async def test_what_is_written_comes_in_order(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    for text in ("one", "two", "three"):
+        await trial.write(opening.instance_id, text)
+    await sink.until(lambda: len(sink.of(MessageReceived, opening.instance_id)) == 3)
+    got = sink.of(MessageReceived, opening.instance_id)
+    assert [event.content for event in got] == [Text(text=t) for t in ("one", "two", "three")]
+    assert len({event.stanza_key for event in got}) == 3
+
+
+async def test_what_was_not_committed_is_offered_again(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    sink.closed = True
+    await trial.write(opening.instance_id, "Hello?")
+    await sink.until(lambda: sink.refused > 0)
+    sink.closed = False
+    await sink.first(MessageReceived, opening.instance_id)
+    assert len(sink.of(MessageReceived, opening.instance_id)) == 1
+
+
+async def test_what_comes_while_nobody_is_connected_waits(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    await trial.engine.close(opening.instance_id)
+    await trial.write(opening.instance_id, "Later")
+    await trial.engine.open(opening)
+    await sink.first(MessageReceived, opening.instance_id)
+
+
+async def test_after_closing_nothing_is_offered(trial: Trial, sink: Sink) -> None:
+    closed, other = await opened(trial, sink), await opened(trial, sink)
+    await trial.engine.close(closed.instance_id)
+    before = len(sink.got)
+    await trial.write(closed.instance_id, "Too late")
+    await trial.write(other.instance_id, "In time")
+    await sink.first(MessageReceived, other.instance_id)
+    assert {event.instance_id for event in sink.got[before:]} == {other.instance_id}
+
+
+async def test_an_engine_that_is_not_at_work_opens_nothing(trial: Trial) -> None:
+    opening = Opening(
+        instance_id=new_id(),
+        tenant_id=new_id(),
+        lease=await trial.owned(),
+        phone_number=None,
+        settings={},
+    )
+    with pytest.raises(Transient):
+        await trial.engine.open(opening)

@@ -1,0 +1,81 @@
+"""Limits that replicas share in Redis: exact under a crowd, and no condition for working."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+import redis
+
+from shared.web.limits import Limit, RateLimiter
+from tests.support.clock import HandClock
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of the module's own, behind a socket in its own folder."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.fail("redis-server is not installed: apt-get install redis-server")
+    folder = tmp_path_factory.mktemp("redis")
+    socket = folder / "s"
+    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen([binary, *options], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None
+        for line in server.stdout:
+            if b"ready to accept connections" in line.lower():
+                break
+        yield f"unix://{socket}"
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+@pytest.fixture
+def url(redis_url: str) -> Iterator[str]:
+    """The same Redis, empty."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        yield redis_url
+
+
+async def test_a_crowd_gets_exactly_the_limit_and_each_knows_what_is_left(url: str) -> None:
+    async with RateLimiter(clock=HandClock(), redis_url=url) as limiter:
+        crowd = await asyncio.gather(*(limiter.hit("u", Limit(30, HOUR)) for _ in range(100)))
+
+    passed = [allowance for allowance in crowd if allowance.allowed]
+    assert sorted(allowance.remaining for allowance in passed) == list(range(30))
+    assert all(allowance.remaining == 0 for allowance in crowd if not allowance.allowed)
+    assert all(timedelta(0) < allowance.reset_after <= HOUR for allowance in crowd)
+
+
+async def test_replicas_share_the_limit(url: str) -> None:
+    limit = Limit(5, HOUR)
+    async with (
+        RateLimiter(clock=HandClock(), redis_url=url) as one,
+        RateLimiter(clock=HandClock(), redis_url=url) as other,
+    ):
+        crowd = await asyncio.gather(
+            *(limiter.hit("u", limit) for limiter in (one, other) for _ in range(5))
+        )
+        looked = await other.look("u", limit)
+
+    assert sum(allowance.allowed for allowance in crowd) == 5
+    assert not looked.allowed
+
+
+async def test_a_hit_whose_request_was_cancelled_holds_up_nobody(url: str) -> None:
+    limit = Limit(10, HOUR)
+    async with RateLimiter(clock=HandClock(), redis_url=url) as limiter:
+        crowd = [asyncio.ensure_future(limiter.hit("u", limit)) for _ in range(3)]
+        await asyncio.sleep(0)
+        crowd[0].cancel()
+        rest = await asyncio.gather(*crowd, return_exceptions=True)
+
+    assert isinstance(rest[0], asyncio.CancelledError)
+    assert all(not isinstance(allowance, BaseException) for allowance in rest[1:])
