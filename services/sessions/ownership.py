@@ -76,6 +76,7 @@ class Ownership:
         self._settings = settings
         self._metrics = metrics
         self._tenures: dict[Lease, Tenure] = {}
+        self._holds: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._live = 1
         self._draining = False
@@ -162,7 +163,9 @@ class Ownership:
         tenure = Tenure(lease)
         self._tenures[lease] = tenure
         self._metrics.shards.set(len(self._tenures))
-        self._group.create_task(self._hold(tenure), name=f"shard:{lease.shard}")
+        hold = self._group.create_task(self._hold(tenure), name=f"shard:{lease.shard}")
+        self._holds.add(hold)
+        hold.add_done_callback(self._holds.discard)
 
     async def _hold(self, tenure: Tenure) -> None:
         try:
@@ -200,10 +203,9 @@ class Ownership:
             log.warning("draining_not_announced", reason=error.message)
         for tenure in self._tenures.values():
             tenure.finish()
-        limit = timedelta(seconds=self._settings.drain) + CLOSING
-        deadline = self._clock.monotonic() + limit.total_seconds()
-        while self._tenures and self._clock.monotonic() < deadline:
-            await self._clock.sleep(timedelta(milliseconds=20))
+        if self._holds:
+            limit = timedelta(seconds=self._settings.drain) + CLOSING
+            await asyncio.wait(self._holds, timeout=limit.total_seconds())
         for lease in list(self._tenures):
             self._lose(lease, reason="not_drained")
         try:

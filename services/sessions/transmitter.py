@@ -33,7 +33,6 @@ log = get_logger()
 
 # A handover that nobody in this process knows of, for this long, is one whose commit was not seen.
 ORPHANED_AFTER: Final = timedelta(seconds=15)
-LOOK: Final = timedelta(milliseconds=20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +149,14 @@ class Transmitter:
 
     async def drain(self, lease: Lease, *, cut_off: asyncio.Event) -> None:
         """Wait, but not for ever, until nothing of a shard is in flight; then cut off the rest."""
-        deadline = self._clock.monotonic() + self._drain
-        while self._of(lease) and not cut_off.is_set() and self._clock.monotonic() < deadline:
-            await self._clock.sleep(LOOK)
+        tasks = self._of(lease)
+        cutting = asyncio.ensure_future(self._cut(lease, cut_off))
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=self._drain)
+        finally:
+            cutting.cancel()
+            await asyncio.gather(cutting, return_exceptions=True)
         await self.abandon(lease)
 
     async def abandon(self, lease: Lease) -> None:
@@ -162,6 +166,10 @@ class Transmitter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _cut(self, lease: Lease, cut_off: asyncio.Event) -> None:
+        await cut_off.wait()
+        await self.abandon(lease)
 
     def _of(self, lease: Lease) -> Sequence[asyncio.Task[None]]:
         return [task for task, (held, _) in self._tasks.items() if held == lease]

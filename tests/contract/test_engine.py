@@ -1,7 +1,7 @@
 """What every engine promises to the session service, whatever it speaks to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
@@ -48,7 +48,7 @@ class Trial(Protocol):
     """An address that gets what it is sent, and reads it."""
     silent: str
     """One whose messages are never acknowledged."""
-    refusing: dict[str, type[Exception]]
+    refusing: Mapping[str, type[Exception]]
     """Addresses that do not take a first message, and what that raises."""
 
     async def owned(self) -> Lease:
@@ -69,14 +69,14 @@ class SandboxTrial:
 
     ordinary = "12025550142@s.whatsapp.net"
     silent = "12025550105@s.whatsapp.net"
-    refusing = {
-        "12025550101@s.whatsapp.net": NotOnWhatsApp,
-        "12025550102@s.whatsapp.net": Refused,
-        "12025550103@s.whatsapp.net": Retryable,
-        "12025550112@s.whatsapp.net": Throttled,
-    }
 
     def __init__(self, database: Database) -> None:
+        self.refusing: Mapping[str, type[Exception]] = {
+            "12025550101@s.whatsapp.net": NotOnWhatsApp,
+            "12025550102@s.whatsapp.net": Refused,
+            "12025550103@s.whatsapp.net": Retryable,
+            "12025550112@s.whatsapp.net": Throttled,
+        }
         self._database = database
         self.sandbox = SandboxEngine(database=database, fence=Fence(database), clock=SystemClock())
         self.engine: Engine = self.sandbox

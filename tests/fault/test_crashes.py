@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
 import asyncpg
 
 from tests.support.customer import Customer, Sink
@@ -21,7 +22,7 @@ async def send_until_accepted(sender: Customer, to: str, text: str, key: str) ->
     async def accepted() -> Any:
         try:
             answer = await sender.text(to, text, headers=headers)
-        except OSError:
+        except (aiohttp.ClientError, TimeoutError):
             return None
         return answer.data["id"] if answer.status == 202 else None
 
