@@ -49,7 +49,13 @@ LOOPBACK: Final = "127.0.0.0/8,::1/128"
 class EmbeddedSettings(BaseSettings):
     """What ``make run`` takes from the environment; everything else has a default that works."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        # Environment names are upper case; a field's own name is only for whoever builds one in code.
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        case_sensitive=True,
+    )
 
     data: Path = Field(
         Path(".waypost"),

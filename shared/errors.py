@@ -96,6 +96,10 @@ class Transient(PlatformError):
         self.retry_after = retry_after
 
 
+class Away(Transient):
+    """What is needed cannot be reached at all: no request is to blame, and none gets through."""
+
+
 class Throttled(Transient):
     """We, or WhatsApp, said slow down."""
 

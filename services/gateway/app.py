@@ -1,6 +1,7 @@
 """The gateway's parts."""
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from services.gateway.api.accounts import Accounts
 from services.gateway.api.callers import Callers
 from services.gateway.api.connections import Connections
 from services.gateway.api.events import Events
+from services.gateway.api.express import ExpressText
 from services.gateway.api.feed import Feed
 from services.gateway.api.gate import Gate
 from services.gateway.api.guard import Guards
@@ -163,6 +165,22 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         request_log=_request_log(settings, clock),
     ).install(app)
     routes = gate.guard(table(handlers))
+    texts = ExpressText(
+        long_way=next(route.handler for route in routes if route.path == "/api/messages/text"),
+        callers=callers,
+        senders=senders,
+        gate=gate,
+        limiter=limiter,
+        sending=handlers.sending,
+        acceptance=acceptance,
+        limits=limits,
+        clock=clock,
+        cors=bool(settings.cors_origins),
+    )
+    routes = [
+        replace(route, handler=texts.text) if route.path == "/api/messages/text" else route
+        for route in routes
+    ]
     add_routes(app, routes)
     add_docs(app, document(routes, title=TITLE, version=VERSION, description=DESCRIPTION))
     ops.add_routes(app, health=platform.health, registry=platform.registry)

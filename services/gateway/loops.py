@@ -89,7 +89,7 @@ class NoteKeyUse:
         while True:
             await self._clock.sleep(self.RHYTHM)
             try:
-                await self._uses.write()
+                await self._uses.write(now=self._clock.now())
             except Transient as error:
                 log.warning("key_use_not_written", reason=error.message)
                 continue

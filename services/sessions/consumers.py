@@ -17,7 +17,7 @@ from shared.contracts.commands import (
     Transmit,
     WriteFromSandboxContact,
 )
-from shared.errors import Fenced, Rejected, Transient
+from shared.errors import Away, Fenced, Rejected, Transient
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 
@@ -122,9 +122,10 @@ async def _attempt(message: Incoming, work: Awaitable[None]) -> Outcome:
     try:
         await work
     except (Transient, Fenced) as error:
-        # Fenced: the next owner of the shard receives it from the same queue.
         log.warning("command_postponed", type=message.type, reason=error.message)
-        return Outcome.RETRY
+        # Fenced: the next owner of the shard receives it from the same queue, once we have left.
+        nobody_could = isinstance(error, Away | Fenced)
+        return Outcome.LATER if nobody_could else Outcome.RETRY
     except (Rejected, ValidationError, ValueError):
         log.exception("command_refused", type=message.type, queue=message.queue)
         return Outcome.DEAD

@@ -35,14 +35,17 @@ async def time_zones(connection: HotConnection, tenants: Collection[UUID]) -> di
 
 
 async def forget(connection: HotConnection, *, before: datetime, limit: int) -> int:
-    """Delete inbox rows seen ``before``; return how many, at most ``limit``."""
+    """Delete inbox rows seen ``before``; return how many, at most ``limit``.
+
+    By array, because a join with a ``LIMIT`` of unknown size is planned as a scan of the table.
+    """
     done = await connection.execute(
         """
-        DELETE FROM stats.inbox WHERE event_id IN (
+        DELETE FROM stats.inbox WHERE event_id = ANY (ARRAY(
             SELECT event_id FROM stats.inbox WHERE seen_at < $1
             ORDER BY seen_at LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
         """,
         before,
         limit,

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from shared.backoff import exponential
 from shared.broker.port import Broker, Incoming, Outcome, Outgoing, Subscription
-from shared.broker.receiving import Answer, Arrivals, ask, finished, owned
+from shared.broker.receiving import LATER_DELAYS, Answer, Arrivals, ask, finished, owned
 from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Binding, Queue, Topology
 from shared.errors import Transient, Unroutable
 
@@ -265,6 +265,9 @@ class MemoryBroker:
                     self._finish(entry)
                 case Outcome.DEAD:
                     self._bury(entry)
+                case Outcome.LATER:
+                    entry.attempt -= 1
+                    self._offer_again(entry, LATER_DELAYS * self._retry_delay)
                 case Outcome.RETRY if entry.attempt > self._delivery_limit:
                     self._bury(entry)
                 case Outcome.RETRY:
@@ -276,6 +279,9 @@ class MemoryBroker:
         delay = exponential(
             entry.attempt, base=self._retry_delay, cap=LONGEST_RETRY_DELAY, jitter=0
         )
+        self._offer_again(entry, delay)
+
+    def _offer_again(self, entry: _Entry, delay: timedelta) -> None:
         loop = asyncio.get_running_loop()
         loop.call_later(delay.total_seconds(), entry.queue.put_back, entry)
 

@@ -43,7 +43,10 @@ class Outcome(StrEnum):
     """What the receiver says should become of a message."""
 
     DONE = "done"
+    # Something is wrong, perhaps with the message: again after a delay, and not for ever.
     RETRY = "retry"
+    # The receiver cannot work at all now, whatever the message: again until it can.
+    LATER = "later"
     DEAD = "dead"
 
 
@@ -84,8 +87,9 @@ class Broker(Protocol):
         On exit no further batch is handed out, and a receiver that is running is waited for; what
         was fetched and not handed out goes back to the queue. An outcome ``RETRY`` delivers the
         message again after a short delay, at most the queue's delivery limit times, and then to
-        the queue's dead-letter queue; ``DEAD`` sends it there at once. A receiver that raises is
-        treated as ``RETRY`` for the whole batch. Survives every loss of the connection.
+        the queue's dead-letter queue; ``DEAD`` sends it there at once. ``LATER`` hands it out again
+        after a delay without counting, so that no outage, however long, makes a dead letter. A
+        receiver that raises is treated as ``RETRY`` for the whole batch. Survives every loss of the connection.
         """
         ...
 

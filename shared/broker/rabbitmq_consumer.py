@@ -13,7 +13,7 @@ from shared.backoff import exponential
 from shared.broker.port import Incoming, Outcome, Subscription
 from shared.broker.rabbitmq_declare import declare
 from shared.broker.rabbitmq_link import Link, delay_after, translated
-from shared.broker.receiving import Arrivals, ask
+from shared.broker.receiving import LATER_DELAYS, Arrivals, ask
 from shared.broker.topology import Topology
 from shared.errors import Transient
 
@@ -132,6 +132,9 @@ class Consumer:
                 continue
             for tag, attempt in retries:
                 aside.create_task(settlement.give_back(tag, attempt), name="retry")
+            for message, outcome in zip(batch, answer.outcomes, strict=True):
+                if outcome is Outcome.LATER:
+                    aside.create_task(settlement.offer_again(message, arrivals), name="later")
 
     async def _withdraw(
         self, channel: AbstractChannel, tag: str, arrivals: Arrivals[DeliveredMessage]
@@ -173,12 +176,15 @@ class _Settlement:
         retries: list[tuple[int, int]] = []
         for message, outcome in zip(batch, outcomes, strict=True):
             tag = _tag(message)
+            self._held.discard(tag)
             match outcome:
                 case Outcome.DONE:
                     done.append(tag)
                 case Outcome.RETRY:
                     self._held.add(tag)
                     retries.append((tag, _attempt(message)))
+                case Outcome.LATER:
+                    self._held.add(tag)
                 case Outcome.DEAD:
                     await self._channel.basic_reject(tag, requeue=False, wait=False)
                 case _:
@@ -207,6 +213,19 @@ class _Settlement:
             async with asyncio.timeout(SETTLE_TIMEOUT):
                 await self._channel.basic_reject(tag, requeue=True, wait=False)
         self._held.discard(tag)
+
+
+    async def offer_again(
+        self, message: DeliveredMessage, arrivals: Arrivals[DeliveredMessage]
+    ) -> None:
+        """Hand a message out again after a while. It stays ours, so the broker counts nothing."""
+        await _within(LATER_DELAYS * self._retry_delay, self._hurry)
+        if not arrivals.closed.is_set():
+            arrivals.add_first(message)
+            return
+        with suppress(Transient), translated("returning a message"):
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                await self._channel.basic_nack(_tag(message), requeue=True, wait=False)
 
 
 async def _within(delay: timedelta, event: asyncio.Event) -> None:

@@ -14,6 +14,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+# What a receiver answered ``LATER`` waits so many first retry delays: a second, as a rule.
+LATER_DELAYS = 5
+
 
 class Arrivals(Generic[T]):
     """What has arrived for one subscription and was not handed out yet, in queue order.

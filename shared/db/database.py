@@ -10,11 +10,11 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from shared.errors import Transient
+from shared.errors import Away, Transient
 
 HotConnection = asyncpg.pool.PoolConnectionProxy
 
-# What PostgreSQL and asyncpg raise when the server is away, restarting, full or choosing a victim.
+# What PostgreSQL and asyncpg raise when the server is away, restarting or full.
 AWAY = (
     OSError,
     TimeoutError,
@@ -27,6 +27,9 @@ AWAY = (
     asyncpg.TooManyConnectionsError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+)
+# What it raises about one statement that may well succeed the next time.
+UNLUCKY = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.QueryCanceledError,
@@ -101,10 +104,10 @@ class Database:
             raise _away(error) from error
         except DBAPIError as error:
             cause = getattr(error.orig, "__cause__", None)
-            if isinstance(cause, AWAY) or error.connection_invalidated:
+            if isinstance(cause, AWAY + UNLUCKY) or error.connection_invalidated:
                 raise _away(error) from error
             raise
-        except AWAY as error:
+        except AWAY + UNLUCKY as error:
             raise _away(error) from error
 
     @asynccontextmanager
@@ -113,7 +116,7 @@ class Database:
         try:
             async with self._hot.acquire(timeout=10) as connection:
                 yield connection
-        except AWAY as error:
+        except AWAY + UNLUCKY as error:
             raise _away(error) from error
 
     @asynccontextmanager
@@ -149,7 +152,13 @@ def asyncpg_dsn(url: str) -> str:
 
 
 def _away(error: Exception) -> Transient:
-    return Transient(
+    unlucky = [kind for kind in (error, error.__cause__) if isinstance(kind, UNLUCKY)]
+    orig = getattr(error, "orig", None)
+    if unlucky or isinstance(getattr(orig, "__cause__", None), UNLUCKY):
+        return Transient(
+            "The database was busy with something that stood in the way; try again shortly."
+        )
+    return Away(
         f"The database is not available ({type(error).__name__}); try again shortly.",
         code="ENGINE_UNAVAILABLE",
     )

@@ -9,7 +9,7 @@ from shared.contracts import envelope
 from shared.contracts.commands import COMMANDS
 from shared.contracts.envelope import Carried, Emitted
 from shared.contracts.model import Command
-from shared.errors import Rejected, Transient
+from shared.errors import Away, Rejected, Transient
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 
@@ -113,7 +113,9 @@ def _together(handle: Handle, metrics: MessagingMetrics) -> Receiver:
         # When the world is wrong it is wrong for all of them. Should they come again, find out
         # whether it is only so for one, as with anything else that spoils a batch: its neighbours
         # must not suffer.
-        all_alike = isinstance(error, Transient) and all(one.attempt == 1 for one in messages)
+        all_alike = isinstance(error, Away) or (
+            isinstance(error, Transient) and all(one.attempt == 1 for one in messages)
+        )
         if error is None or all_alike:
             return [_outcome(error, messages, metrics, started=started)] * len(messages)
         log.warning(
@@ -155,7 +157,9 @@ def _outcome(
         case None:
             outcome = Outcome.DONE
         case Transient():
-            outcome = Outcome.RETRY
+            # Counted, unless nobody can work: an outage must not make dead letters, and a message
+            # that is never possible must not come for ever.
+            outcome = Outcome.LATER if isinstance(error, Away) else Outcome.RETRY
             log.warning("messages_postponed", queue=queue, reason=error.message)
         case Rejected():
             outcome = Outcome.DEAD

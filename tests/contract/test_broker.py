@@ -322,6 +322,40 @@ async def test_a_retried_message_comes_again_and_says_which_attempt_it_is(
     ]
 
 
+async def test_a_message_for_later_comes_again_however_often_and_counts_nothing(
+    broker: Broker, names: Names
+) -> None:
+    times = 3 * DELIVERY_LIMIT
+    asked = 0
+
+    def away_at_first(_: Incoming) -> Outcome:
+        nonlocal asked
+        asked += 1
+        return Outcome.LATER if asked <= times else Outcome.DONE
+
+    inbox = Inbox(away_at_first)
+    async with (
+        broker.subscribe(Subscription(queue=names.queue, receive=inbox)),
+        publishing(broker, names.message()),
+    ):
+        await inbox.received(times + 1)
+
+    assert {message.attempt for message in inbox.messages} == {1}
+
+
+async def test_what_is_kept_for_later_goes_back_to_the_queue_when_the_receiver_leaves(
+    broker: Broker, names: Names
+) -> None:
+    away, back = Inbox(lambda _: Outcome.LATER), Inbox()
+    async with publishing(broker, names.message()):
+        async with broker.subscribe(Subscription(queue=names.queue, receive=away)):
+            await away.received(2)
+        async with broker.subscribe(Subscription(queue=names.queue, receive=back)):
+            await back.received(1)
+
+    assert back.bodies == ["hello"]
+
+
 async def test_a_message_is_redelivered_up_to_the_limit_and_then_dead(
     broker: Broker, carrier: Carrier, names: Names
 ) -> None:

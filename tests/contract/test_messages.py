@@ -295,7 +295,7 @@ from uuid import UUID
 from shared.contracts.commands import ScanSandboxQr
 from shared.contracts.events import Test
 
-Test(message="Hello", mesage="Hello")
+Test(message="Hello", massage="Hello")
 ScanSandboxQr(instance_id=UUID(int=0), shard=1)
 """
 
@@ -317,5 +317,5 @@ def test_a_misspelt_field_is_found_by_the_type_checker(tmp_path: Path) -> None:
         check=False,
     )
     assert checked.returncode == 1, checked.stdout + checked.stderr
-    assert 'Unexpected keyword argument "mesage" for "Test"' in checked.stdout
+    assert 'Unexpected keyword argument "massage" for "Test"' in checked.stdout
     assert 'Unexpected keyword argument "shard" for "ScanSandboxQr"' in checked.stdout

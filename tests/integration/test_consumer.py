@@ -1,4 +1,4 @@
-"""Consumers: what becomes of a message that its handler does, refuses, fails at or cannot do yet."""
+"""Consumers: what becomes of a message that is handled, refused, failed at or put off."""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from datetime import timedelta
@@ -18,7 +18,7 @@ from shared.contracts.commands import Dispatch, ReceiptsReported, ScanSandboxQr,
 from shared.contracts.envelope import Carried, Emitted
 from shared.contracts.model import Command
 from shared.db.database import Database
-from shared.errors import Rejected, Transient
+from shared.errors import Away, Rejected, Transient
 from shared.ids import new_id
 from shared.messaging import consumer, inbox
 from shared.metrics import MessagingMetrics
@@ -188,6 +188,15 @@ async def test_what_cannot_be_done_now_is_tried_again(
     (line,) = (line for line in logs if line["event"] == "messages_postponed")
     assert line["log_level"] == "warning"
     assert line["reason"] == "The database is away."
+
+
+@ALL
+async def test_an_outage_is_waited_out_without_counting(
+    kind: str, metrics: MessagingMetrics
+) -> None:
+    handled = Handled(Away("The database is away."))
+    receive, message = way(kind, handled, metrics)
+    assert await receive([message(POISON, attempt=2)]) == [Outcome.LATER]
 
 
 @TOGETHER

@@ -3,7 +3,7 @@
 import asyncio
 import statistics
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ async def measure(folder: Path, database_url: str, amqp_url: str) -> list[Row]:
         ceiling(database_url, amqp_url) as bare,
         gateway(folder, database_url, amqp_url) as full,
     ):
-        ways = {
+        ways: dict[str, tuple[int, Callable[[], Iterator[bytes]]]] = {
             "bare": (bare, lambda: texts("/commit", {})),
             "publish": (bare, lambda: texts("/publish", {})),
             "full": (full, lambda: texts("/api/messages/text", {"X-API-Key": key})),

@@ -1,7 +1,7 @@
 """Who is calling: from what a request shows to a ``Principal``, without a query in most cases."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -37,7 +37,7 @@ class _Known:
     """A key: for whom it stands, or why it is refused."""
 
     principal: Principal
-    expires_at: datetime | None
+    key_id: UUID
     refusal: str | None
 
 
@@ -71,6 +71,14 @@ class Callers:
             case None:
                 return await self._user(token)
 
+    def known(self, key: str) -> Principal | None:
+        """Whom an instance key stands for, if that is known at this moment and nothing is amiss."""
+        known = self._keys.fresh(digest_of(key))
+        if known is None or known.refusal is not None:
+            return None
+        self._uses.note(known.key_id)
+        return known.principal
+
     def forget_key(self, digest: bytes) -> None:
         """A key has changed."""
         self._keys.forget(digest)
@@ -85,13 +93,8 @@ class Callers:
             raise Unauthenticated(_UNKNOWN_KEY)
         if known.refusal is not None:
             raise Unauthenticated(known.refusal)
-        now = self._clock.now()
-        if known.expires_at is not None and known.expires_at <= now:
-            raise Unauthenticated(_EXPIRED)
-        principal = known.principal
-        if principal.key_id is not None:
-            self._uses.note(principal.key_id, now)
-        return principal
+        self._uses.note(known.key_id)
+        return known.principal
 
     async def _user(self, token: str) -> Principal:
         if token.count(".") != 2:
@@ -109,7 +112,10 @@ class Callers:
         shown = await keys.shown(self._database, digest)
         if shown is None:
             return None
-        return _Known(_of_key(shown), shown.expires_at, _REVOKED if shown.revoked else None)
+        refusal = _REVOKED if shown.revoked else None
+        if shown.expires_at is not None and shown.expires_at <= self._clock.now():
+            refusal = _EXPIRED
+        return _Known(_of_key(shown), shown.id, refusal)
 
     async def _read_login(self, session_id: UUID) -> Principal | None:
         async with self._database.tx() as tx:

@@ -74,7 +74,7 @@ class Gate:
                 await self._count_stranger(request)
                 raise
             bind_contextvars(tenant_id=principal.tenant_text)
-            limit = self._limit(principal)
+            limit = self.limit(principal)
             enforce(request, await limiter.hit(principal.limit_key, limit))
             require(principal, access)
             request[PRINCIPAL] = principal
@@ -94,7 +94,8 @@ class Gate:
         key = f"address:{self.address(request)}"
         enforce(request, await self._limiter.hit(key, self._address_limit))
 
-    def _limit(self, principal: Principal) -> Limit:
+    def limit(self, principal: Principal) -> Limit:
+        """How often the principal may call."""
         amount = principal.rate_limit
         if amount is None:
             return self._user_limit

@@ -45,6 +45,11 @@ class Senders:
             raise NotFound("There is no such instance; check instanceId.")
         return found
 
+    def known(self, principal: Principal) -> Sender | None:
+        """The instance of an instance key, if that is known at this moment."""
+        own = principal.instance_id
+        return None if own is None else self._recent.fresh(own)
+
     def forget(self, instance_id: UUID) -> None:
         """An instance has changed."""
         self._recent.forget(instance_id)

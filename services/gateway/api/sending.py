@@ -1,4 +1,4 @@
-"""Accepting messages: the hot path. A 202 says that the message is committed."""
+"""Accepting messages. A 202 says that the message is committed."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from services.gateway.domain.principal import Principal
 from services.gateway.domain.readiness import not_ready, takes_messages
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import acceptance
-from services.gateway.store.acceptance import Keyed, NewMessage
+from services.gateway.store.acceptance import Keyed, NewMessage, Options
 from services.gateway.store.instances import Sender
 from shared.clock import Clock
 from shared.contracts.content import Text
@@ -26,7 +26,7 @@ from shared.db.group_commit import GroupCommit
 from shared.ids import new_id
 from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.edge import REQUEST_ID
-from shared.web.envelope import instant, json_response
+from shared.web.envelope import json_response
 
 # Most a commit takes: below that, a batch grows with the load by itself.
 MAX_BATCH: Final = 500
@@ -55,7 +55,7 @@ class Acceptance:
     async def _flush(self, batch: Sequence[NewMessage]) -> list[bool]:
         async with self._database.hot() as connection:
             accepted = await acceptance.accept(connection, batch)
-        for instance_id in {message.instance_id for message in batch}:
+        for instance_id in {message.origin.instance_id for message in batch}:
             self._tell(instance_id)
         self._metrics.acceptance_batch.observe(len(batch))
         self._metrics.accepted.inc(sum(accepted))
@@ -63,7 +63,7 @@ class Acceptance:
 
 
 class Sending:
-    """The routes that accept messages."""
+    """The routes that accept messages, for every kind of caller and request."""
 
     def __init__(
         self,
@@ -86,6 +86,12 @@ class Sending:
     async def text(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
         body = await read_model(request, NewText, self._limits)
+        return await self.accept(request, principal, body)
+
+    async def accept(
+        self, request: web.Request, principal: Principal, body: NewText
+    ) -> web.StreamResponse:
+        """Answer once the text is committed, or as the first time if it was accepted before."""
         named = keyed(request, body, principal)
         sender = await self._sender(principal, body)
         if named is None:
@@ -117,32 +123,26 @@ class Sending:
             if named is not None and (first := await self._once.earlier_answer(named)) is not None:
                 return first
             raise not_ready(sender.status)
-        message_id = new_id()
         now = self._now()
-        answer = _answer(message_id, sender, body, now)
+        message_id = str(new_id())
+        body_of_answer = answer(message_id, sender, body.to.shown, now).encode()
+        metadata = None if body.metadata is None else orjson.dumps(body.metadata).decode()
         message = NewMessage(
             id=message_id,
-            tenant_id=sender.tenant_id,
-            instance_id=sender.id,
-            shard=sender.shard,
+            origin=sender.origin,
             chat=body.to.chat,
-            sender=sender.number,
-            recipient=body.to.shown,
-            type="text",
             content=await self._content(sender, body),
-            metadata=None if body.metadata is None else orjson.dumps(body.metadata).decode(),
-            priority=PRIORITIES[body.priority],
-            on_unknown=body.on_unknown,
             request_id=request[REQUEST_ID],
             created_at=now,
+            options=Options(metadata, PRIORITIES[body.priority], body.on_unknown),
             keyed=None
             if named is None
-            else Keyed(named.key_hash, named.fingerprint, self._once.seal(named, answer)),
+            else Keyed(named.key_hash, named.fingerprint, self._once.seal(named, body_of_answer)),
         )
         if not await self._acceptance.accept(message):
             assert named is not None  # noqa: S101 - only a key can be in use
             return await self._once.first_answer(named)
-        return json_response(answer, status=202)
+        return json_response(body_of_answer, status=202)
 
     async def _content(self, sender: Sender, body: NewText) -> str:
         reply_to = None
@@ -164,16 +164,10 @@ class Sending:
         return text.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def _answer(message_id: UUID, sender: Sender, body: NewText, now: datetime) -> bytes:
-    return orjson.dumps(
-        {
-            "success": True,
-            "data": {
-                "id": message_id,
-                "status": "queued",
-                "instanceId": sender.id,
-                "to": body.to.shown,
-                "createdAt": instant(now),
-            },
-        }
+def answer(message_id: str, sender: Sender, to: str, now: datetime) -> str:
+    """The body of a 202. Nothing in it needs escaping: ids, an address, a time in UTC."""
+    at = now.isoformat(timespec="milliseconds")[:23]
+    return (
+        f'{{"success":true,"data":{{"id":"{message_id}","status":"queued",'
+        f'"instanceId":"{sender.text}","to":"{to}","createdAt":"{at}Z"}}}}'
     )

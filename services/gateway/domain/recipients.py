@@ -1,8 +1,7 @@
 """Who a message is for: from what callers write to the one address that WhatsApp knows them by."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 PERSON: Final = "s.whatsapp.net"
 
@@ -11,6 +10,7 @@ _SERVERS: Final = {PERSON: PERSON, "c.us": PERSON, "g.us": "g.us", "lid": "lid"}
 # Tolerated between digits, since people copy numbers from letterheads.
 _DECORATION: Final = str.maketrans("", "", " -()[]\u00a0\u2010\u2011\u2013.")
 _E164: Final = re.compile(r"[1-9][0-9]{6,14}")
+_PLAIN: Final = re.compile(r"\+?([1-9][0-9]{6,14})").fullmatch
 # A group is a number, or the founder's number and the time of its founding.
 _GROUP: Final = re.compile(r"[0-9]{5,20}(?:-[0-9]{5,15})?")
 _LID: Final = re.compile(r"[0-9]{5,20}")
@@ -21,8 +21,7 @@ class NotAnAddress(ValueError):
     """Nobody can be reached under this; the message says what to write instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """``chat`` is the canonical WhatsApp id, ``shown`` how the API shows it: ``+`` and digits for
     a person's number, the id itself otherwise.
     """
@@ -37,8 +36,10 @@ def address_of(text: str) -> Address:
     A number is checked for E.164's shape only: number plans change faster than libraries, and
     WhatsApp has the last word.
     """
-    if _E164.fullmatch(text):
-        return Address(f"{text}@{PERSON}", f"+{text}")
+    plain = _PLAIN(text)
+    if plain is not None:
+        digits = plain[1]
+        return Address(digits + "@s.whatsapp.net", "+" + digits)
     if len(text) > _LONGEST:
         raise NotAnAddress("is too long for a number or a WhatsApp id")
     user, at, server = text.strip().partition("@")

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.principal import Scope
+from services.gateway.store.acceptance import Origin
 from shared.broker.topology import SHARDS
 from shared.db.database import Database
 from shared.db.tables.gateway import InstanceRow
@@ -49,14 +50,18 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What accepting a message must know about an instance."""
+    """What accepting a message must know about an instance. ``text`` is its id."""
 
     id: UUID
-    tenant_id: UUID
-    shard: int
+    text: str
+    origin: Origin
     connected: bool
     status: str
-    number: str
+
+    @property
+    def tenant_id(self) -> UUID:
+        """Whose it is."""
+        return self.origin.tenant_id
 
 
 _COLUMNS = (
@@ -192,6 +197,4 @@ async def sender(database: Database, instance_id: UUID) -> Sender | None:
         )
     if row is None:
         return None
-    # asyncpg's own UUIDs are of a subclass, which JSON is not written of.
-    ids = (UUID(int=row[0].int), UUID(int=row[1].int))
-    return Sender(*ids, row[2], row[3], row[4], row[5])
+    return Sender(row[0], str(row[0]), Origin(row[0], row[1], row[2], row[5]), row[3], row[4])

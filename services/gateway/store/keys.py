@@ -149,33 +149,32 @@ async def shown(database: Database, digest: bytes) -> ShownKey | None:
 
 
 class KeyUses:
-    """When keys were last used: noted in memory, and written once for many uses."""
+    """Which keys were used: noted in memory, and written once for many uses."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._noted: dict[UUID, datetime] = {}
+        self._noted: set[UUID] = set()
 
-    def note(self, key_id: UUID, at: datetime) -> None:
+    def note(self, key_id: UUID) -> None:
         """A key has just been used."""
-        self._noted[key_id] = at
+        self._noted.add(key_id)
 
-    async def write(self) -> int:
-        """Store what was noted since; returns for how many keys. On failure all of it stays."""
-        noted, self._noted = self._noted, {}
+    async def write(self, *, now: datetime) -> int:
+        """Store what was noted since the last time; returns for how many keys.
+
+        On failure all of it stays noted.
+        """
+        noted, self._noted = self._noted, set()
         if not noted:
             return 0
         try:
             async with self._database.hot() as connection:
                 await connection.execute(
-                    """
-                    UPDATE gateway.instance_keys k SET last_used_at = u.at
-                    FROM unnest($1::uuid[], $2::timestamptz[]) AS u (id, at)
-                    WHERE k.id = u.id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
-                    """,
-                    list(noted),
-                    list(noted.values()),
+                    "UPDATE gateway.instance_keys SET last_used_at = $2 WHERE id = ANY ($1::uuid[])",
+                    sorted(noted),
+                    now,
                 )
         except BaseException:
-            self._noted = {**noted, **self._noted}
+            self._noted |= noted
             raise
         return len(noted)

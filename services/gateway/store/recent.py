@@ -50,6 +50,11 @@ class Recent(Generic[K, V]):
             return await asyncio.shield(reading)
         return await self._fetch(key)
 
+    def fresh(self, key: K) -> V | None:
+        """What ``key`` is known to stand for at this moment, without asking anybody."""
+        found = self._found.get(key)
+        return found[1] if found is not None and found[0] > self._monotonic() else None
+
     def forget(self, key: K) -> None:
         """Read ``key`` anew next time; a read that is under way is not remembered."""
         self._found.pop(key, None)

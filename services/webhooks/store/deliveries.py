@@ -1,4 +1,9 @@
-"""Deliveries from being made to being claimed, and back when a claim comes to nothing."""
+"""Deliveries from being made to being claimed, and back when a claim comes to nothing.
+
+Rows that were picked are named by ``= ANY (ARRAY(…))``, not joined: the planner cannot know that a
+``LIMIT`` of unknown size is small, and to join what it takes for a tenth of the table it would read
+all of it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +117,7 @@ async def claim(
         )
         UPDATE webhooks.deliveries d
         SET state = 'claimed', claim_until = clock_timestamp() + $4::interval, claimed_by = $5
-        FROM claimed c WHERE d.id = c.id
+        WHERE d.id = ANY (ARRAY(SELECT id FROM claimed))
         RETURNING d.id, d.endpoint_id, d.event_id, d.event_type, d.instance_id, d.body,
                   d.attempts, d.next_at
         """,
@@ -171,12 +176,12 @@ async def reclaim(connection: HotConnection, *, limit: int) -> int:
     done = await connection.execute(
         """
         UPDATE webhooks.deliveries SET state = 'pending', claim_until = NULL, claimed_by = NULL
-        WHERE id IN (
+        WHERE id = ANY (ARRAY(
             SELECT id FROM webhooks.deliveries
             WHERE state = 'claimed' AND claim_until < clock_timestamp()
             ORDER BY claim_until LIMIT $1
             FOR UPDATE SKIP LOCKED
-        )
+        ))
         """,
         limit,
     )
@@ -190,12 +195,12 @@ async def end_waiting(
     done = await connection.execute(
         """
         UPDATE webhooks.deliveries SET state = 'disabled', done_at = $3
-        WHERE id IN (
+        WHERE id = ANY (ARRAY(
             SELECT id FROM webhooks.deliveries
             WHERE endpoint_id = ANY($1::uuid[]) AND state = 'pending'
             LIMIT $2
             FOR UPDATE SKIP LOCKED
-        )
+        ))
         """,
         endpoints,
         limit,
@@ -218,9 +223,9 @@ async def forget(connection: HotConnection, *, before: datetime, limit: int) -> 
             ORDER BY id LIMIT $3
             FOR UPDATE SKIP LOCKED
         ), attempts AS (
-            DELETE FROM webhooks.attempts a USING old WHERE a.delivery_id = old.id
+            DELETE FROM webhooks.attempts WHERE delivery_id = ANY (ARRAY(SELECT id FROM old))
         ), deliveries AS (
-            DELETE FROM webhooks.deliveries d USING old WHERE d.id = old.id RETURNING d.id
+            DELETE FROM webhooks.deliveries WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id
         )
         SELECT count(*) FROM deliveries
         """,
