@@ -18,6 +18,14 @@ NEEDED
 fi
 
 mkdir -p .waypost
+if [ -z "${JWT_SECRET:-}" ]; then
+    # Made once and kept, so that tokens outlive a restart.
+    [ -s .waypost/jwt-secret ] ||
+        (umask 077 && .venv/bin/python -c 'import secrets; print(secrets.token_urlsafe(48))' \
+            >.waypost/jwt-secret)
+    JWT_SECRET=$(cat .waypost/jwt-secret)
+    export JWT_SECRET
+fi
 .venv/bin/python -m shared.db.migrate
 # The shell becomes honcho and keeps its number, which 'make down' reads.
 echo $$ >.waypost/up.pid

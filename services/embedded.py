@@ -50,7 +50,7 @@ class EmbeddedSettings(BaseSettings):
     """What ``make run`` takes from the environment; everything else has a default that works."""
 
     model_config = SettingsConfigDict(
-        # Environment names are upper case; a field's own name is only for whoever builds one in code.
+        # Environment names are upper case; a field's own name is for whoever builds one in code.
         frozen=True,
         extra="ignore",
         populate_by_name=True,
@@ -118,7 +118,13 @@ async def run(
                 registry=CollectorRegistry(),
                 health=health,
             )
-            own = settings.read(read, database_url=database_url, amqp_url=NO_BROKER, **more)
+            own = settings.read(
+                read,
+                database_url=database_url,
+                amqp_url=NO_BROKER,
+                log_level=chosen.log_level,
+                **more,
+            )
             return build(own, platform)
 
         api = await part(

@@ -30,11 +30,14 @@ class Health:
         self._clock = clock
         self._started = clock.monotonic()
         self._checks: dict[str, Check] = {}
+        self._optional: set[str] = set()
         self._stopping = False
 
-    def add(self, name: str, check: Check) -> None:
-        """Make readiness depend on ``check``."""
+    def add(self, name: str, check: Check, *, required: bool = True) -> None:
+        """Show ``check`` in every report and, if it is required, let readiness depend on it."""
         self._checks[name] = check
+        if not required:
+            self._optional.add(name)
 
     def stop(self) -> None:
         """Fail readiness from now on, so that nobody sends more work here."""
@@ -52,7 +55,7 @@ class Health:
         checks = dict(zip(names, found, strict=True))
         if self._stopping:
             checks["process"] = "stopping"
-        up = all(result == "up" for result in checks.values())
+        up = all(result == "up" or name in self._optional for name, result in checks.items())
         return Report("up" if up else "down", checks)
 
     async def _run(self, check: Check) -> str:

@@ -23,6 +23,7 @@ class ServiceSettings(BaseSettings):
         frozen=True,
         extra="ignore",
         populate_by_name=True,
+        case_sensitive=True,  # a field's own name is for programs: PORT and HOST are anybody's
         env_ignore_empty=True,  # a compose file hands on what is not set as an empty string
         hide_input_in_errors=True,
     )

@@ -206,10 +206,6 @@ class Dispatching:
 
     async def _give_up(self, connection: HotConnection, candidate: Candidate) -> None:
         code, reason = ENDED[candidate.status]
-        waiting = await upkeep.lock_waiting_of(
-            connection, candidate.instance_id, limit=CLAIM_LIMIT
-        )
-        await settlement.fail(
-            connection, waiting, code=code, reason=reason, now=self._clock.now()
-        )
+        waiting = await upkeep.lock_waiting_of(connection, candidate.instance_id, limit=CLAIM_LIMIT)
+        await settlement.fail(connection, waiting, code=code, reason=reason, now=self._clock.now())
         self._relay.wake()

@@ -1,5 +1,6 @@
 """Timed work that no message starts: expiry, doubt that lasts too long, and repairs."""
 
+import random
 from datetime import timedelta
 from typing import Final
 
@@ -17,6 +18,8 @@ log = get_logger()
 
 RHYTHM: Final = timedelta(seconds=1)
 LIMIT: Final = 500
+# Longer than the broker is usually away: the report itself says more than the row does.
+UNREPORTED_AFTER: Final = timedelta(minutes=10)
 
 
 class Upkeep:
@@ -73,7 +76,16 @@ class Upkeep:
             )
         async with self._database.hot_tx() as connection:
             freed.update(await upkeep.unpark_orphans(connection))
-        if expired or doubted:
+            unreported = await upkeep.unreported(
+                connection, before=now - UNREPORTED_AFTER, limit=LIMIT
+            )
+            freed |= await settlement.settle(
+                connection,
+                unreported,
+                now=now,
+                jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
+            )
+        if expired or doubted or unreported:
             self._relay.wake()
         if freed:
             self._dispatching.look_at(freed)

@@ -32,6 +32,8 @@ async def settle(
     A report about a transmission that is no longer the message's own, because it was settled
     before or a receipt came first, changes nothing. Returns the instances that may send more.
     """
+    if not settled:
+        return set()
     found = await settling.lock_messages(connection, (one.message_id for one in settled))
     changed: dict[UUID, Message] = {}
     due: dict[UUID, datetime] = {}

@@ -5,4 +5,5 @@ from services.gateway.settings import GatewaySettings
 from shared.runtime.main import run
 
 if __name__ == "__main__":
-    run("gateway", build, GatewaySettings)
+    # What it accepts is committed, and told as soon as the broker is back.
+    run("gateway", build, GatewaySettings, works_without_broker=True)

@@ -189,7 +189,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         feed.close()
 
     app.on_shutdown.append(end_waiting)
-    platform.health.add("outbox", relay.check)
+    platform.health.add("outbox", relay.check, required=False)
     return Service(
         name="gateway",
         health=platform.health,

@@ -16,9 +16,9 @@ class SessionsSettings(ServiceSettings):
     """How connections are owned and how long engines may take."""
 
     host: str = Field(
-        "0.0.0.0",  # noqa: S104 - a container is reached from outside itself
-        validation_alias=_env("host"),
-        description="Address on which /health and /metrics are served.",
+        "127.0.0.1",
+        validation_alias=AliasChoices("host", "WAYPOST_HOST"),
+        description="The address that health and metrics listen on.",
     )
     port: int = Field(
         8082,

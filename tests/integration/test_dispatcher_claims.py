@@ -286,6 +286,30 @@ async def test_a_message_that_nobody_could_send_expires_and_frees_its_chat(world
     assert await world.dispatch(instance) == ["a2"]
 
 
+async def test_a_report_that_never_came_is_read_from_the_hand_over(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance, text="a1", chat=ALICE)
+    await a_message_row(world.sql, tenant, instance, text="a2", chat=ALICE)
+    await world.dispatch(instance)
+    [one] = world.transmitted
+    await world.sql.execute(
+        "INSERT INTO sessions.handovers (transmission_id, message_id, tenant_id, instance_id,"
+        " shard, epoch, engine_message_id, handed_over_at, outcome, settled_at)"
+        " VALUES ($1, $2, $3, $4, 7, 1, 'x', $5, 'accepted', $5)",
+        one.transmission_id,
+        one.message_id,
+        tenant,
+        instance,
+        NOON,
+    )
+    await world.upkeep.step()
+    assert await world.statuses() == ["sending", "queued"]
+    world.clock.move(timedelta(minutes=11))
+    await world.upkeep.step()
+    assert await world.statuses() == ["sent", "queued"]
+    assert await world.dispatch(instance) == ["a2"]
+
+
 async def test_a_parked_message_whose_turn_was_missed_is_put_back_in_line(world: World) -> None:
     tenant, instance = await ready(world)
     await a_message_row(world.sql, tenant, instance, text="a1")

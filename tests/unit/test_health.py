@@ -40,6 +40,12 @@ async def test_one_failing_check_makes_all_of_it_unready_and_says_why(checked: H
     assert await checked.ready() == Report("down", {"database": "up", "broker": "not connected"})
 
 
+async def test_a_check_that_is_not_required_is_told_and_changes_nothing(checked: Health) -> None:
+    checked.add("database", fine)
+    checked.add("broker", failing, required=False)
+    assert await checked.ready() == Report("up", {"database": "up", "broker": "not connected"})
+
+
 async def test_a_check_that_hangs_fails_after_a_few_seconds(
     checked: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,12 @@ def test_what_is_given_in_the_program_wins_over_the_environment(environment: Env
     assert settings.read(ExampleSettings, port=0).port == 0
 
 
+def test_variables_of_other_programs_are_not_read(environment: Environment) -> None:
+    environment(DATABASE_URL=DATABASE, AMQP_URL=BROKER, PORT="1", SECRET="x", LOG_LEVEL="DEBUG")
+    chosen = settings.read(ExampleSettings)
+    assert (chosen.port, chosen.log_level) == (8081, "INFO")
+
+
 def test_all_problems_are_told_together_by_the_names_that_operators_know(
     environment: Environment, complaint: Complaint
 ) -> None:

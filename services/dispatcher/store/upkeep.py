@@ -5,6 +5,7 @@ from uuid import UUID
 
 from services.dispatcher.domain.message import Message
 from services.dispatcher.store.settling import COLUMNS, message
+from shared.contracts.commands import SettledTransmission, TransmissionOutcome
 from shared.db.database import HotConnection
 
 
@@ -82,3 +83,35 @@ async def unpark_orphans(connection: HotConnection) -> list[UUID]:
         """
     )
     return sorted({row[0] for row in rows})
+
+
+async def unreported(
+    connection: HotConnection, *, before: datetime, limit: int
+) -> list[SettledTransmission]:
+    """Transmissions that sessions settled long ago, and whose report never came.
+
+    It lies among the dead letters, or was thrown away there. The hand-over's row still knows how it
+    ended, if not in WhatsApp's own words.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT t.id, t.message_id, t.instance_id, h.outcome, h.settled_at, h.engine_message_id
+        FROM dispatcher.transmissions t
+        JOIN sessions.handovers h ON h.transmission_id = t.id
+        WHERE t.outcome IS NULL AND h.outcome IS NOT NULL AND h.settled_at < $1
+        LIMIT $2
+        """,
+        before,
+        limit,
+    )
+    return [
+        SettledTransmission(
+            transmission_id=row[0],
+            message_id=row[1],
+            instance_id=row[2],
+            outcome=TransmissionOutcome(row[3]),
+            at=row[4],
+            engine_message_id=row[5],
+        )
+        for row in rows
+    ]
