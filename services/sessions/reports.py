@@ -1,11 +1,11 @@
 """Reports: what became of transmissions, recorded and told to the dispatcher in one transaction."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 from services.sessions.domain.lease import Lease
 from services.sessions.domain.outcomes import Verdict
@@ -64,10 +64,16 @@ class Reports:
         self._commits: GroupCommit[_Ended, None] = GroupCommit(
             self._commit, name="outcomes", max_batch=REPORT
         )
+        # Together, because a process that starts, or takes over, claims many shards at once.
+        self._inheritances: GroupCommit[Lease, None] = GroupCommit(
+            self._inherit, name="inheritances"
+        )
 
-    def running(self) -> AbstractAsyncContextManager[object]:
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
         """Be able to record for as long as the context is open."""
-        return self._commits.running()
+        async with self._commits.running(), self._inheritances.running():
+            yield self
 
     async def record(self, lease: Lease, settled: SettledTransmission) -> None:
         """Return once an outcome is recorded, or cannot be any more because the lease is gone."""
@@ -83,9 +89,12 @@ class Reports:
 
     async def inherit(self, lease: Lease) -> None:
         """Settle as unknown what earlier owners of the shard have left open."""
+        await self._inheritances.submit(lease)
+
+    async def _inherit(self, leases: Sequence[Lease]) -> Sequence[None]:
+        now = self._clock.now()
         async with self._fence.tx() as connection:
-            now = self._clock.now()
-            found = await handovers.settle_inherited(connection, lease, now=now)
+            found = await handovers.settle_inherited(connection, leases, now=now)
             settled = [settlement(handover, STOPPED, now=now) for handover in found]
             rows = [
                 outbox.command(
@@ -96,8 +105,9 @@ class Reports:
             ]
             await outbox.add_hot(connection, "sessions", rows, now=now)
         if rows:
-            log.info("handovers_inherited", shard=lease.shard, count=len(settled))
+            log.info("handovers_inherited", shards=len(leases), count=len(settled))
             self._told()
+        return [None] * len(leases)
 
     async def _commit(self, batch: Sequence[_Ended]) -> Sequence[None]:
         now = self._clock.now()

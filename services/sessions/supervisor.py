@@ -19,10 +19,13 @@ from services.sessions.metrics import SessionsMetrics
 from services.sessions.store import instances
 from shared.clock import Clock
 from shared.db.database import Database
+from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, Rejected, Transient
 from shared.log import get_logger
 
 log = get_logger()
+
+Found = tuple[Instance, State | None]
 
 # Per session: more would only wait in WhatsApp's own queue.
 WINDOW: Final = 64
@@ -66,11 +69,13 @@ class Supervisor:
         self._locks: dict[UUID, asyncio.Lock] = {}
         self._group: asyncio.TaskGroup | None = None
         self._opening: set[asyncio.Task[None]] = set()
+        # Together, because a process that starts, or takes over, claims many shards at once.
+        self._finds: GroupCommit[int, Sequence[Found]] = GroupCommit(self._find, name="adoptions")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
         """Be able to open sessions for as long as the context is open."""
-        async with asyncio.TaskGroup() as group:
+        async with self._finds.running(), asyncio.TaskGroup() as group:
             self._group = group
             try:
                 yield self
@@ -89,9 +94,7 @@ class Supervisor:
 
     async def adopt(self, lease: Lease) -> None:
         """Open the sessions of a shard; what an earlier owner left connected comes back."""
-        async with self._database.hot() as connection:
-            found = await instances.of_shards(connection, [lease.shard])
-        for instance, state in found:
+        for instance, state in await self._finds.submit(lease.shard):
             await self._set_right(instance, state)
 
     async def leave(self, lease: Lease) -> None:
@@ -267,7 +270,12 @@ class Supervisor:
     def _lock(self, instance_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(instance_id, asyncio.Lock())
 
-    async def _look(self, instance_id: UUID) -> tuple[Instance, State | None] | None:
+    async def _find(self, shards: Sequence[int]) -> Sequence[Sequence[Found]]:
+        async with self._database.hot() as connection:
+            found = await instances.of_shards(connection, shards)
+        return [[pair for pair in found if pair[0].shard == shard] for shard in shards]
+
+    async def _look(self, instance_id: UUID) -> Found | None:
         async with self._database.hot() as connection:
             return await instances.one(connection, instance_id)
 

@@ -6,6 +6,7 @@ they do for other callers and requests. Whatever is not usual goes the long way.
 
 import os
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import orjson
@@ -109,9 +110,20 @@ def _content(text: str) -> str:
     return f'{{"kind":"text","text":{orjson.dumps(text).decode()}}}'
 
 
+def _drawn() -> Iterator[bytes]:
+    """Random bytes, ten at a time: asking the system once for many is cheaper."""
+    while True:
+        pool = os.urandom(2560)
+        for start in range(0, len(pool), 10):
+            yield pool[start : start + 10]
+
+
+_chance: Final = _drawn().__next__
+
+
 def new_text_id() -> str:
     """A UUIDv7 as text, in half the time that one takes which is made an object first."""
-    random = int.from_bytes(os.urandom(10), "big")
+    random = int.from_bytes(_chance(), "big")
     number = (
         (time.time_ns() // 1_000_000) << 80
         | 0x7000_8000_0000_0000_0000

@@ -155,7 +155,7 @@ async def _require_room(tx: AsyncConnection, tenant_id: UUID) -> None:
     used = await instances.count(tx, tenant_id)
     if used >= plan.instances:
         raise QuotaExceeded(
-            f"The plan {plan.name} has {plan.instances} instances; delete one, or change plans.",
+            f"The plan {plan.name} has {plan.instances} instances; delete one or change it.",
             data={"used": used, "limit": plan.instances, "resetsAt": None},
         )
 

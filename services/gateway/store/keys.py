@@ -170,7 +170,8 @@ class KeyUses:
         try:
             async with self._database.hot() as connection:
                 await connection.execute(
-                    "UPDATE gateway.instance_keys SET last_used_at = $2 WHERE id = ANY ($1::uuid[])",
+                    "UPDATE gateway.instance_keys SET last_used_at = $2"
+                    " WHERE id = ANY ($1::uuid[])",
                     sorted(noted),
                     now,
                 )

@@ -88,9 +88,9 @@ async def settle(
 
 
 async def settle_inherited(
-    connection: HotConnection, lease: Lease, *, now: datetime
+    connection: HotConnection, leases: Collection[Lease], *, now: datetime
 ) -> Sequence[Open]:
-    """Settle as unknown what earlier owners of a shard left open; nobody else ever will."""
+    """Settle as unknown what earlier owners of some shards left open; nobody else ever will."""
     rows = await connection.fetch(
         f"""
         WITH {HELD}, settled AS (
@@ -103,7 +103,7 @@ async def settle_inherited(
             WHEN 'number' THEN (i.settings ->> 'unconfirmedAfter')::float8 END
         FROM settled s LEFT JOIN gateway.instances i ON i.id = s.instance_id
         """,  # noqa: S608 - constants of ours
-        *claimed([lease]),
+        *claimed(leases),
         now,
     )
     return [Open(row[0], row[1], row[2], row[3], seconds(row[4])) for row in rows]
