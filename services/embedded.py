@@ -134,13 +134,15 @@ async def run(
             host=chosen.host,
             port=chosen.port,
             webhook_allowed_nets=LOOPBACK,
+            # In memory a publisher waits until everybody has received.
+            linger=0,
             jwt_secret=_secret(chosen.data / "secrets.json"),
         )
         others = [
             await part("dispatcher", dispatcher.build, DispatcherSettings),
             await part("sessions", sessions.build, SessionsSettings),
             await part("webhooks", webhooks.build, WebhooksSettings, allowed_nets=LOOPBACK),
-            await part("stats", stats.build, StatsSettings),
+            await part("stats", stats.build, StatsSettings, linger=0),
         ]
         ready = started or asyncio.Event()
         async with asyncio.TaskGroup() as group:

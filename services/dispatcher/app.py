@@ -45,11 +45,12 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
     consumers = Consumers(
         database=platform.database, dispatching=dispatching, relay=relay, clock=platform.clock
     )
+    # A queue of its own: news of a new message must not wait behind reports on old ones.
+    nudges = consumer.command_batches({Dispatch: consumers.dispatch}, metrics=metrics)
     commands = consumer.command_batches(
         {
             TransmissionsSettled: consumers.transmissions_settled,
             ReceiptsReported: consumers.receipts_reported,
-            Dispatch: consumers.dispatch,
         },
         metrics=metrics,
     )
@@ -64,6 +65,7 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
             Loop(name="upkeep", run=upkeep.run),
         ],
         subscriptions=[
+            Subscription(queue="dispatcher.nudges", receive=nudges, batch=BATCH),
             Subscription(queue="dispatcher.commands", receive=commands, batch=BATCH),
             Subscription(queue="dispatcher.events", receive=events, batch=BATCH),
         ],

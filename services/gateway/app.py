@@ -213,6 +213,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 queue="gateway.events",
                 receive=consumer.events(consumers.events, metrics=metrics),
                 batch=100,
+                linger=timedelta(seconds=settings.linger),
             )
         ],
         listener=Listener(app=app, host=settings.host, port=settings.port),

@@ -64,7 +64,7 @@ class DispatchNews:
             [
                 Outgoing(
                     exchange=COMMANDS,
-                    routing_key="dispatcher",
+                    routing_key="dispatcher.nudges",
                     body=Dispatch(instance_ids=tuple(instances)).model_dump_json().encode(),
                     message_id=str(new_id()),
                     type=Dispatch.TYPE,

@@ -141,6 +141,13 @@ class GatewaySettings(ServiceSettings):
         validation_alias=_from("event_retention_days", "WAYPOST_EVENT_RETENTION_DAYS"),
         description="Days that the event log keeps events.",
     )
+    linger: float = Field(
+        0.05,
+        ge=0,
+        le=5,
+        validation_alias=_from("linger", "WAYPOST_EVENT_LINGER"),
+        description="Seconds to gather events for one commit of the event log.",
+    )
     commit: str = Field(
         "unknown",
         validation_alias=_from("commit", "WAYPOST_COMMIT"),

@@ -15,7 +15,6 @@ from shared.runtime.service import Listener, Loop, Platform, Service
 # How many broker messages share a transaction, and how long to wait for company: a batch of
 # hundreds of events costs little more than one event, and nobody waits for a counter.
 BATCH: Final = 50
-LINGER: Final = timedelta(milliseconds=10)
 
 
 def build(settings: StatsSettings, platform: Platform) -> Service:
@@ -34,7 +33,12 @@ def build(settings: StatsSettings, platform: Platform) -> Service:
         health=platform.health,
         loops=[Loop(name="forgetting", run=forgetting.run)],
         subscriptions=[
-            Subscription(queue="stats.events", receive=events, batch=BATCH, linger=LINGER)
+            Subscription(
+                queue="stats.events",
+                receive=events,
+                batch=BATCH,
+                linger=timedelta(seconds=settings.linger),
+            )
         ],
         listener=Listener(
             app=ops.application(health=platform.health, registry=platform.registry),

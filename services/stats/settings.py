@@ -27,3 +27,10 @@ class StatsSettings(ServiceSettings):
         validation_alias=AliasChoices("inbox_days", "WAYPOST_STATS_INBOX_DAYS"),
         description="Days for which a repeated event is recognised. More than the event log keeps.",
     )
+    linger: float = Field(
+        0.2,
+        ge=0,
+        le=5,
+        validation_alias=AliasChoices("linger", "WAYPOST_STATS_LINGER"),
+        description="Seconds to gather events for one transaction; a batch that is full goes at once.",
+    )

@@ -62,7 +62,8 @@ def shard_queue(shard: int) -> str:
 
 def _topology() -> Topology:
     shards = [shard_queue(shard) for shard in range(SHARDS)]
-    named = ("dispatcher.commands", "dispatcher.events", "webhooks.commands", "webhooks.events", "stats.events", "gateway.events")
+    named = ("dispatcher.nudges",
+        "dispatcher.commands", "dispatcher.events", "webhooks.commands", "webhooks.events", "stats.events", "gateway.events")
     return Topology(
         exchanges=(
             Exchange(COMMANDS, "direct"),
@@ -75,6 +76,7 @@ def _topology() -> Topology:
             *(Queue(name, single_active_consumer=True) for name in shards),
         ),
         bindings=(
+            Binding("dispatcher.nudges", COMMANDS, "dispatcher.nudges"),
             Binding("dispatcher.commands", COMMANDS, "dispatcher"),
             Binding("webhooks.commands", COMMANDS, "webhooks"),
             *(Binding(name, COMMANDS, name) for name in shards),

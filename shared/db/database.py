@@ -44,9 +44,10 @@ class Database:
     when the database is away.
     """
 
-    def __init__(self, engine: AsyncEngine, hot: asyncpg.Pool) -> None:
+    def __init__(self, engine: AsyncEngine, hot: asyncpg.Pool, lax: asyncpg.Pool) -> None:
         self._engine = engine
         self._hot = hot
+        self._lax = lax
 
     @classmethod
     @asynccontextmanager
@@ -80,17 +81,11 @@ class Database:
             pool_pre_ping=False,
             connect_args={"server_settings": server, "timeout": 5},
         )
-        hot_pool = asyncpg.create_pool(
-            asyncpg_dsn(url),
-            min_size=0,
-            max_size=hot,
-            timeout=5,
-            server_settings=server,
-            reset=_left_as_found,
-        )
+        hot_pool = _hot_pool(url, server, size=hot)
+        lax_pool = _hot_pool(url, {**server, "synchronous_commit": "off"}, size=hot)
         try:
-            async with hot_pool:
-                yield cls(engine, hot_pool)
+            async with hot_pool, lax_pool:
+                yield cls(engine, hot_pool, lax_pool)
         finally:
             await engine.dispose()
 
@@ -111,24 +106,40 @@ class Database:
             raise _away(error) from error
 
     @asynccontextmanager
-    async def hot(self) -> AsyncIterator[HotConnection]:
-        """A bare connection, for a single statement that is its own transaction."""
+    async def hot(self, *, durable: bool = True) -> AsyncIterator[HotConnection]:
+        """A bare connection, for a single statement that is its own transaction.
+
+        Without ``durable`` a commit does not wait for the disk: should PostgreSQL crash within the
+        next half second, it is as if it had not been. Only for what is then done again by itself.
+        """
+        pool = self._hot if durable else self._lax
         try:
-            async with self._hot.acquire(timeout=10) as connection:
+            async with pool.acquire(timeout=10) as connection:
                 yield connection
         except AWAY + UNLUCKY as error:
             raise _away(error) from error
 
     @asynccontextmanager
-    async def hot_tx(self) -> AsyncIterator[HotConnection]:
-        """A transaction on a bare connection."""
-        async with self.hot() as connection, connection.transaction():
+    async def hot_tx(self, *, durable: bool = True) -> AsyncIterator[HotConnection]:
+        """A transaction on a bare connection; ``durable`` as for ``hot``."""
+        async with self.hot(durable=durable) as connection, connection.transaction():
             yield connection
 
     async def ping(self) -> None:
         """Return if the database answers. Raises ``Transient``."""
         async with self.hot() as connection:
             await connection.fetchval("SELECT 1", timeout=2)
+
+
+def _hot_pool(url: str, server: dict[str, str], *, size: int) -> asyncpg.Pool:
+    return asyncpg.create_pool(
+        asyncpg_dsn(url),
+        min_size=0,
+        max_size=size,
+        timeout=5,
+        server_settings=server,
+        reset=_left_as_found,
+    )
 
 
 async def _left_as_found(_connection: asyncpg.Connection) -> None:

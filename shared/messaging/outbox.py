@@ -143,7 +143,8 @@ class Relay:
 
         Raises ``Transient``, and then nothing has left the outbox.
         """
-        async with self._database.hot_tx() as connection:
+        # A deletion that a crash undoes is published once more, which everybody stands.
+        async with self._database.hot_tx(durable=False) as connection:
             rows = await connection.fetch(
                 f"""
                 WITH claimed AS (

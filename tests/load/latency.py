@@ -10,6 +10,27 @@ import orjson
 from tests.load import client, world
 from tests.load.report import Row
 
+# Where the time goes, by the times that each hop wrote down itself.
+_HOPS = """
+    SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM t.created_at - m.created_at) * 1000) AS claimed,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM h.handed_over_at - t.created_at) * 1000) AS handed_over,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM w.at - h.handed_over_at) * 1000) AS on_the_wire,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM d.created_at - w.at) * 1000) AS addressed,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY
+               extract(epoch FROM a.at - d.created_at) * 1000) AS posted
+    FROM dispatcher.messages m
+    JOIN dispatcher.transmissions t ON t.message_id = m.id
+    JOIN sessions.handovers h ON h.transmission_id = t.id
+    JOIN sessions.sandbox_wire w
+      ON w.instance_id = m.instance_id AND w.engine_message_id = m.engine_message_id
+    JOIN webhooks.deliveries d ON d.message_id = m.id
+    JOIN webhooks.attempts a ON a.delivery_id = d.id
+"""
+
 RATE = 50
 SECONDS = 10
 
@@ -49,6 +70,7 @@ async def measure(folder: Path, database_url: str, amqp_url: str) -> list[Row]:
             " JOIN dispatcher.messages m ON m.instance_id = w.instance_id"
             " AND m.engine_message_id = w.engine_message_id"
         )
+        hops = await made.sql.fetchrow(_HOPS)
     wire = {row[0]: row[1] for row in rows}
     to_engine = [(wire[id_] - at) * 1000 for id_, at in posted.items()]
     to_webhook = [(arrived[id_] - at) * 1000 for id_, at in posted.items()]
@@ -57,4 +79,8 @@ async def measure(folder: Path, database_url: str, amqp_url: str) -> list[Row]:
         Row("(c) POST to engine, 99th", statistics.quantiles(to_engine, n=100)[98], "ms"),
         Row("(c) POST to webhook, median", statistics.median(to_webhook), "ms", 60, "lower"),
         Row("(c) POST to webhook, 99th", statistics.quantiles(to_webhook, n=100)[98], "ms"),
+        *(
+            Row(f"(c)   of that, until {name.replace('_', ' ')}", value, "ms")
+            for name, value in hops.items()
+        ),
     ]

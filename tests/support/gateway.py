@@ -148,6 +148,11 @@ class Gateway:
         customer, _ = await self.key(instance, tenant)
         return Sender(customer, instance, tenant)
 
+    async def row(self, query: str, *arguments: object) -> dict[str, Any]:
+        """The one row that a query finds."""
+        [found] = await self.sql.fetch(query, *arguments)
+        return dict(found)
+
     async def count(self, table: str) -> int:
         """How many rows a table has."""
         found: int = await self.sql.fetchval(f"SELECT count(*) FROM {table}")

@@ -147,7 +147,7 @@ class Instances:
 
 
 async def _require_room(tx: AsyncConnection, tenant_id: UUID) -> None:
-    """Raise ``QuotaExceeded`` if the plan allows no more; nobody else is let in until the commit."""
+    """Raise ``QuotaExceeded`` if the plan allows no more; others wait here until the commit."""
     organization = await accounts.organization(tx, tenant_id, lock=True)
     if organization is None:
         raise NotFound("The organization does not exist any more.")
@@ -155,7 +155,7 @@ async def _require_room(tx: AsyncConnection, tenant_id: UUID) -> None:
     used = await instances.count(tx, tenant_id)
     if used >= plan.instances:
         raise QuotaExceeded(
-            f"The plan {plan.name} has {plan.instances} instances; delete one or change it.",
+            f"The plan {plan.name} has {plan.instances} instances; delete one.",
             data={"used": used, "limit": plan.instances, "resetsAt": None},
         )
 

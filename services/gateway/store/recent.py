@@ -38,17 +38,21 @@ class Recent(Generic[K, V]):
 
     async def get(self, key: K) -> V | None:
         """What ``key`` stands for, or nothing. Raises what ``read`` raises."""
-        now = self._monotonic()
-        found = self._found.get(key)
-        if found is not None and found[0] > now:
-            return found[1]
-        if self._absent.get(key, 0.0) > now:
-            return None
-        reading = self._reads.get(key)
-        if reading is not None:
-            # Shielded: one who gives up waiting must not take the answer from the others.
-            return await asyncio.shield(reading)
-        return await self._fetch(key)
+        while True:
+            now = self._monotonic()
+            found = self._found.get(key)
+            if found is not None and found[0] > now:
+                return found[1]
+            if self._absent.get(key, 0.0) > now:
+                return None
+            reading = self._reads.get(key)
+            if reading is None:
+                return await self._fetch(key)
+            # Not awaited itself: one who gives up waiting must not take the answer from the others.
+            await asyncio.wait([reading])
+            if not reading.cancelled():
+                return reading.result()
+            # Whoever was reading has given up; somebody else must.
 
     def fresh(self, key: K) -> V | None:
         """What ``key`` is known to stand for at this moment, without asking anybody."""

@@ -120,7 +120,8 @@ class Ledger:
         doubted = self._doubted(attempts)
         if not doubted:  # every day's case, and worth its own path: one round trip, not four
             written = [self._result(attempt, {}, now=now) for attempt in attempts]
-            async with self._database.hot() as connection:
+            # What a crash takes back is posted once more when its claim runs out, under the same id.
+            async with self._database.hot(durable=False) as connection:
                 counted = await results.write(connection, written, worker=self._worker, now=now)
             self._take_note(attempts, written, {}, counted=counted)
             return [None] * len(attempts)

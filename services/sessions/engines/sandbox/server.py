@@ -2,6 +2,9 @@
 
 It plays WhatsApp, so it keeps what it has been given whatever becomes of the session process, and
 several processes use it at once. Its clock is the database's.
+
+The wire and acknowledgements do not wait for the disk: a crash of PostgreSQL takes the last of them
+back together, like a server that forgot, and what follows from them is repeated or in doubt.
 """
 
 from collections.abc import Sequence
@@ -136,7 +139,7 @@ class Server:
         message whose id is known is acknowledged and otherwise ignored, as WhatsApp does.
         """
         later = [(number, item) for number, send in enumerate(sends) for item in send.later]
-        async with self._fence.statement() as connection:
+        async with self._fence.statement(durable=False) as connection:
             rows = await connection.fetch(
                 _TAKE,
                 *claimed([send.lease for send in sends]),
@@ -185,7 +188,7 @@ class Server:
 
     async def acknowledge(self, stanzas: Sequence[int], echoes: Sequence[Echo]) -> None:
         """Take stanzas out of the queue and put in what follows from that."""
-        async with self._database.hot() as connection:
+        async with self._database.hot(durable=False) as connection:
             await connection.execute(
                 """
                 WITH gone AS (
@@ -206,7 +209,7 @@ class Server:
 
     async def postpone(self, stanzas: Sequence[int], *, delay: timedelta) -> None:
         """Offer stanzas again after a while."""
-        async with self._database.hot() as connection:
+        async with self._database.hot(durable=False) as connection:
             await connection.execute(
                 """
                 UPDATE sessions.sandbox_stanzas SET due_at = clock_timestamp() + $2

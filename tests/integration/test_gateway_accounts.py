@@ -1,0 +1,259 @@
+"""Accounts: who may come in, and how long they may stay."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.support import gateway as gateway_support
+from tests.support.gateway import PASSWORD, Gateway
+
+ADA = "ada@example.com"
+
+
+async def login(gateway: Gateway, password: str = PASSWORD, email: str = ADA) -> Any:
+    return await gateway.stranger().post("/api/auth/login", {"email": email, "password": password})
+
+
+async def test_a_new_account_has_an_organization_and_is_logged_in(gateway: Gateway) -> None:
+    ada, account = await gateway.register()
+    assert account["expiresIn"] == 900
+    assert account["organization"]["plan"] == "basic"
+    assert account["user"]["role"] == "admin"
+    assert account["user"]["organizationId"] == account["organization"]["id"]
+    me = (await ada.get("/api/auth/me")).data
+    assert me["user"] == account["user"]
+    assert me["organization"] == account["organization"]
+    assert "can_send_messages" in me["permissions"]
+
+
+async def test_passwords_and_refresh_tokens_are_not_kept(gateway: Gateway) -> None:
+    _, account = await gateway.register()
+    kept = await gateway.row("SELECT * FROM gateway.users")
+    assert kept["password_hash"].startswith("$argon2id$")
+    assert PASSWORD not in str(kept)
+    token = await gateway.sql.fetchval("SELECT token_hash FROM gateway.refresh_tokens")
+    assert len(token) == 32
+    assert account["refreshToken"].encode() not in token
+
+
+async def test_an_address_has_one_account_however_it_is_written(gateway: Gateway) -> None:
+    await gateway.register()
+    before = await gateway.rows()
+    again = await gateway.stranger().post(
+        "/api/auth/register",
+        {"email": " ADA@Example.com", "password": PASSWORD, "name": "Impostor"},
+    )
+    assert (again.status, again.code) == (409, "CONFLICT")
+    assert await gateway.rows() == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"email": "nobody"}, "email"),
+        ({"email": None}, "email"),
+        ({"password": "short"}, "password"),
+        ({"password": 12345678}, "password"),
+        ({"name": " "}, "name"),
+        ({"organizationName": "x" * 101}, "organizationName"),
+        ({"role": "operator"}, "role"),
+    ],
+)
+async def test_a_registration_that_is_wrong_leaves_nothing(
+    gateway: Gateway, wrong: dict[str, object], field: str
+) -> None:
+    good = {"email": ADA, "password": PASSWORD, "name": "Ada"}
+    refused = await gateway.stranger().post("/api/auth/register", {**good, **wrong})
+    assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+    assert list(refused.body["error"]["data"]["fields"]) == [field]
+    assert PASSWORD not in str(refused.body)
+    assert not any((await gateway.rows()).values())
+
+
+async def test_a_user_logs_in_by_address_and_password(gateway: Gateway) -> None:
+    _, account = await gateway.register()
+    answer = await login(gateway, email="Ada@Example.COM")
+    assert answer.data["user"] == account["user"]
+    assert (await gateway.with_token(answer.data["token"]).get("/api/auth/me")).status == 200
+
+
+async def test_a_wrong_password_and_an_unknown_address_are_answered_alike(gateway: Gateway) -> None:
+    await gateway.register()
+    wrong = await login(gateway, "not the passphrase")
+    unknown = await login(gateway, email="nobody@example.com")
+    assert (wrong.status, wrong.code) == (401, "UNAUTHORIZED")
+    assert wrong.body["error"]["message"] == unknown.body["error"]["message"]
+    assert wrong.status == unknown.status
+    assert wrong.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_a_user_who_was_deactivated_stays_out(gateway: Gateway) -> None:
+    ada, account = await gateway.register()
+    await gateway.sql.execute("UPDATE gateway.users SET active = false")
+    gateway.clock.move(timedelta(seconds=2))
+    assert (await login(gateway)).status == 401
+    assert (await ada.get("/api/auth/me")).status == 401
+    refreshed = await gateway.stranger().post(
+        "/api/auth/refresh", {"refreshToken": account["refreshToken"]}
+    )
+    assert refreshed.status == 401
+
+
+async def test_five_failures_close_the_door_even_for_the_right_password(gateway: Gateway) -> None:
+    await gateway.register()
+    statuses = [(await login(gateway, "wrong wrong")).status for _ in range(6)]
+    assert statuses == [401] * 5 + [429]
+    locked = await login(gateway)
+    assert (locked.status, locked.code) == (429, "RATE_LIMIT_EXCEEDED")
+    assert 0 < int(locked.headers["Retry-After"]) <= 900
+    # Another account is none of this address's business yet.
+    assert (await login(gateway, email="grace@example.com")).status == 401
+    gateway.clock.move(timedelta(minutes=30))
+    assert (await login(gateway)).status == 200
+
+
+async def test_guesses_at_the_same_time_are_counted_one_by_one(gateway: Gateway) -> None:
+    await gateway.register()
+    answers = await asyncio.gather(*(login(gateway, f"guess no {n}") for n in range(12)))
+    assert sorted(answer.status for answer in answers) == [401] * 5 + [429] * 7
+
+
+async def test_logging_in_rightly_does_not_count_against_anybody(gateway: Gateway) -> None:
+    await gateway.register()
+    assert {(await login(gateway)).status for _ in range(7)} == {200}
+
+
+async def test_an_access_token_expires_and_is_refreshed(gateway: Gateway) -> None:
+    ada, account = await gateway.register()
+    gateway.clock.move(timedelta(minutes=16))
+    expired = await ada.get("/api/auth/me")
+    assert expired.status == 401
+    assert "refresh" in expired.body["error"]["message"]
+    refreshed = await gateway.stranger().post(
+        "/api/auth/refresh", {"refreshToken": account["refreshToken"]}
+    )
+    assert refreshed.data["user"] == account["user"]
+    assert refreshed.data["refreshToken"] != account["refreshToken"]
+    assert (await gateway.with_token(refreshed.data["token"]).get("/api/auth/me")).status == 200
+
+
+async def test_a_refresh_token_that_is_used_twice_ends_the_login(gateway: Gateway) -> None:
+    ada, account = await gateway.register()
+    stranger = gateway.stranger()
+    first = await stranger.post("/api/auth/refresh", {"refreshToken": account["refreshToken"]})
+    second = await stranger.post("/api/auth/refresh", {"refreshToken": account["refreshToken"]})
+    assert (second.status, second.code) == (401, "UNAUTHORIZED")
+    thief = await stranger.post("/api/auth/refresh", {"refreshToken": first.data["refreshToken"]})
+    assert thief.status == 401
+    assert (await ada.get("/api/auth/me")).status == 401
+    assert (await gateway.with_token(first.data["token"]).get("/api/auth/me")).status == 401
+
+
+async def test_of_two_who_refresh_at_the_same_time_one_gets_through(gateway: Gateway) -> None:
+    _, account = await gateway.register()
+    body = {"refreshToken": account["refreshToken"]}
+    answers = await asyncio.gather(
+        *(gateway.stranger().post("/api/auth/refresh", body) for _ in range(2))
+    )
+    assert sorted(answer.status for answer in answers) == [200, 401]
+
+
+async def test_a_refresh_token_expires(gateway: Gateway) -> None:
+    _, account = await gateway.register()
+    gateway.clock.move(timedelta(days=8))
+    refused = await gateway.stranger().post(
+        "/api/auth/refresh", {"refreshToken": account["refreshToken"]}
+    )
+    assert refused.status == 401
+
+
+@pytest.mark.parametrize("token", ["", "rt_", "rt_" + "x" * 43, "nonsense", "ä" * 10])
+async def test_what_is_no_refresh_token_is_refused(gateway: Gateway, token: str) -> None:
+    refused = await gateway.stranger().post("/api/auth/refresh", {"refreshToken": token})
+    assert (refused.status, refused.code) == (401, "UNAUTHORIZED")
+
+
+async def test_logging_out_ends_the_login_at_once_and_no_other(gateway: Gateway) -> None:
+    ada, account = await gateway.register()
+    other = gateway.with_token((await login(gateway)).data["token"])
+    assert (await ada.post("/api/auth/logout")).status == 200
+    assert (await ada.get("/api/auth/me")).status == 401
+    refreshed = await gateway.stranger().post(
+        "/api/auth/refresh", {"refreshToken": account["refreshToken"]}
+    )
+    assert refreshed.status == 401
+    assert (await other.get("/api/auth/me")).status == 200
+
+
+async def test_a_new_password_ends_all_other_logins(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    other = gateway.with_token((await login(gateway)).data["token"])
+    assert (await other.get("/api/auth/me")).status == 200
+    changed = await ada.post(
+        "/api/auth/change-password",
+        {"currentPassword": PASSWORD, "newPassword": "quite another one"},
+    )
+    assert changed.data == {"otherLoginsEnded": 1}
+    assert (await ada.get("/api/auth/me")).status == 200
+    assert (await other.get("/api/auth/me")).status == 401
+    assert (await login(gateway)).status == 401
+    assert (await login(gateway, "quite another one")).status == 200
+
+
+async def test_the_password_is_not_changed_without_the_current_one(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    body = {"currentPassword": "a guess", "newPassword": "quite another one"}
+    refused = await ada.post("/api/auth/change-password", body)
+    assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+    assert list(refused.body["error"]["data"]["fields"]) == ["currentPassword"]
+    assert (await login(gateway)).status == 200
+    for _ in range(4):
+        await ada.post("/api/auth/change-password", body)
+    assert (await ada.post("/api/auth/change-password", body)).status == 429
+
+
+async def test_a_registration_that_is_sent_twice_makes_one_account(gateway: Gateway) -> None:
+    body = {"email": ADA, "password": PASSWORD, "name": "Ada"}
+    headers = {"Idempotency-Key": "first"}
+    stranger = gateway.stranger()
+    first = await stranger.post("/api/auth/register", body, headers=headers)
+    again = await stranger.post("/api/auth/register", body, headers=headers)
+    assert again.status == 201
+    assert again.data == first.data
+    assert await gateway.count("gateway.users") == 1
+    other = {**body, "password": "another passphrase"}
+    guessed = await stranger.post("/api/auth/register", other, headers=headers)
+    assert (guessed.status, guessed.code) == (422, "IDEMPOTENCY_MISMATCH")
+
+
+async def test_users_are_limited_and_told_how_much_is_left(database_url: str) -> None:
+    async with gateway_support.running(database_url, limit_user_minute=3) as gateway:
+        ada, _ = await gateway.register()
+        answers = [await ada.get("/api/auth/me") for _ in range(4)]
+        assert [answer.status for answer in answers] == [200, 200, 200, 429]
+        assert [answer.headers["RateLimit-Remaining"] for answer in answers] == [
+            "2",
+            "1",
+            "0",
+            "0",
+        ]
+        assert {answer.headers["RateLimit-Limit"] for answer in answers} == {"3"}
+        assert 0 < int(answers[-1].headers["Retry-After"]) <= 120
+
+
+async def test_strangers_are_limited_by_address(database_url: str) -> None:
+    async with gateway_support.running(
+        database_url, limit_address_minute=3, trusted_proxies=1
+    ) as gateway:
+        stranger = gateway.stranger()
+
+        async def ask(forwarded: str) -> int:
+            headers = {"X-Forwarded-For": forwarded, "X-API-Key": "api_" + "x" * 43}
+            return (await stranger.get("/api/auth/me", headers=headers)).status
+
+        assert [await ask("192.0.2.1") for _ in range(4)] == [401, 401, 401, 429]
+        # What stands left of our own proxy's word is the stranger's invention.
+        assert await ask("198.51.100.7, 192.0.2.1") == 429
+        assert await ask("192.0.2.2") == 401

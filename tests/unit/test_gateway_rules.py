@@ -1,0 +1,180 @@
+"""The smaller rules of the gateway."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from services.gateway.domain import engines
+from services.gateway.domain.engines import ENGINES, Engine, EngineSettings, SandboxSettings
+from services.gateway.domain.event_names import UnknownEventName, checked, selection
+from services.gateway.domain.guard import Guard, Used, WindowUsage, next_slot, usage_of
+from services.gateway.domain.media_types import preferred
+from services.gateway.domain.periods import calendar, days
+from services.gateway.domain.plans import PLANS, month_of
+from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
+
+NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
+BERLIN = ZoneInfo("Europe/Berlin")
+OFFERED = ("application/json", "image/png", "image/svg+xml")
+
+
+@pytest.mark.parametrize(
+    ("status", "connected", "takes"),
+    [
+        ("ready", True, True),
+        ("disconnected", True, True),
+        ("connecting", True, True),
+        ("ready", False, False),
+        ("disconnected", False, False),
+        ("created", True, False),
+        ("created", False, False),
+        ("qr", True, False),
+        ("pairing", True, False),
+        ("logged_out", True, False),
+        ("banned", True, False),
+        ("failed", True, False),
+    ],
+)
+def test_an_instance_takes_messages_while_it_is_or_will_be_ready_by_itself(
+    status: str, connected: bool, takes: bool
+) -> None:
+    assert takes_messages(status, connected=connected) is takes
+
+
+@pytest.mark.parametrize("status", ["created", "qr", "logged_out", "banned", "failed", "ready"])
+def test_a_refusal_names_the_status_and_what_to_do(status: str) -> None:
+    refusal = not_ready(status)
+    assert refusal.code == "INSTANCE_NOT_READY"
+    assert refusal.data == {"status": status}
+    assert f"({status}); " in refusal.message
+
+
+def test_only_what_was_paired_can_be_written_to() -> None:
+    assert [status for status in ("created", "qr", "ready", "banned") if was_paired(status)] == [
+        "ready"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("image/png", "image/png"),
+        ("image/svg+xml", "image/svg+xml"),
+        ("image/*", "image/png"),
+        ("image/png;q=0.5, image/svg+xml", "image/svg+xml"),
+        ("text/html, image/png;q=0.9, */*;q=0.1", "image/png"),
+        ("image/png;q=0, */*", "application/json"),
+        ("image/png;q=nonsense", "application/json"),
+        ("text/html", "application/json"),
+        ("", "application/json"),
+    ],
+)
+def test_the_form_that_the_caller_likes_best_is_chosen(accept: str, chosen: str) -> None:
+    assert preferred(accept, OFFERED) == chosen
+
+
+def test_families_and_names_of_events_are_told_apart() -> None:
+    wanted = selection(["message.*", "test"])
+    assert wanted.names == {"test"}
+    assert wanted.families == {"message."}
+    assert not wanted.everything
+
+
+@pytest.mark.parametrize("patterns", [[], ["*"], ["*", "message.sent"]])
+def test_nothing_named_and_a_star_mean_everything(patterns: list[str]) -> None:
+    assert selection(patterns).everything
+
+
+@pytest.mark.parametrize("pattern", ["message.snet", "message", "mess*", "", ".*", "x.*"])
+def test_an_event_that_does_not_exist_is_refused_with_those_that_do(pattern: str) -> None:
+    with pytest.raises(UnknownEventName, match=r"message\.received"):
+        checked([pattern])
+
+
+def test_the_sandbox_has_no_limits_and_others_have_the_contracts() -> None:
+    assert ENGINES["sandbox"].guard == Guard(per_minute=0, per_hour=0, per_day=0)
+    assert Guard().model_dump(by_alias=True) == {
+        "perMinute": 20,
+        "perHour": 200,
+        "perDay": 1000,
+    }
+
+
+def test_settings_of_the_sandbox_are_stored_as_the_session_service_reads_them() -> None:
+    settings = SandboxSettings(auto_scan=False, unconfirmed_after=2)
+    assert engines.stored(settings) == {"autoScan": False, "unconfirmedAfter": 2.0}
+    assert engines.shown("sandbox", engines.stored(settings)) == engines.stored(settings)
+
+
+def test_a_setting_that_an_engine_does_not_know_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        SandboxSettings.model_validate({"autoscan": False})
+
+
+def test_secret_settings_are_stored_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CloudSettings(EngineSettings):
+        token: SecretStr
+        spare: SecretStr | None = None
+        number: str
+
+    known = {**ENGINES, "cloud": Engine("cloud", CloudSettings, Guard())}
+    monkeypatch.setattr(engines, "ENGINES", known)
+    kept = engines.stored(CloudSettings.model_validate({"token": "s3cret", "number": "1"}))
+    assert kept == {"token": "s3cret", "number": "1"}
+    assert engines.shown("cloud", kept) == {"number": "1"}
+    assert engines.shown("unheard-of", kept) == {}
+
+
+def test_usage_of_a_limit_never_shows_less_than_nothing_left() -> None:
+    assert usage_of(20, 3) == WindowUsage(20, 3, 17)
+    assert usage_of(20, 25) == WindowUsage(20, 25, 0)
+    assert usage_of(0, 25) == WindowUsage(0, 25, None)
+
+
+def test_the_next_slot_is_when_every_full_window_has_room_again() -> None:
+    minute = Used(2, NOW - timedelta(seconds=20))
+    hour = Used(9, NOW - timedelta(minutes=10))
+    free = Used(1, None)
+    assert next_slot({"perMinute": free}, held_until=None, now=NOW) == NOW
+    assert next_slot({"perMinute": minute}, held_until=None, now=NOW) == NOW + timedelta(seconds=40)
+    both = {"perMinute": minute, "perHour": hour}
+    assert next_slot(both, held_until=None, now=NOW) == NOW + timedelta(minutes=50)
+    later = NOW + timedelta(hours=2)
+    assert next_slot(both, held_until=later, now=NOW) == later
+    assert next_slot({"perMinute": free}, held_until=NOW - timedelta(1), now=NOW) == NOW
+
+
+def test_a_month_is_the_calendars_in_the_zone() -> None:
+    began, ends = month_of(datetime(2026, 3, 31, 22, 30, tzinfo=UTC), BERLIN)
+    assert began == datetime(2026, 3, 31, 22, tzinfo=UTC)
+    assert ends == datetime(2026, 4, 30, 22, tzinfo=UTC)
+    assert month_of(datetime(2026, 12, 5, tzinfo=UTC), ZoneInfo("UTC"))[1] == datetime(
+        2027, 1, 1, tzinfo=UTC
+    )
+
+
+def test_plans_are_those_of_the_contract() -> None:
+    assert {name: (plan.instances, plan.messages) for name, plan in PLANS.items()} == {
+        "basic": (5, 10_000),
+        "pro": (20, 50_000),
+        "max": (40, 100_000),
+    }
+
+
+def test_today_begins_at_midnight_in_the_zone_and_the_week_on_monday() -> None:
+    found = calendar(datetime(2026, 2, 28, 23, 30, tzinfo=UTC), BERLIN)
+    assert found.today == date(2026, 3, 1)
+    assert found.week == date(2026, 2, 23)
+    assert found.month == date(2026, 3, 1)
+
+
+def test_a_range_has_both_its_ends() -> None:
+    assert days(date(2026, 1, 30), date(2026, 2, 1)) == [
+        date(2026, 1, 30),
+        date(2026, 1, 31),
+        date(2026, 2, 1),
+    ]
