@@ -40,7 +40,7 @@ class Consumers:
                 jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
             )
         self._relay.wake()
-        self._dispatching.look_at(freed)
+        self._dispatching.go_on(freed)
 
     async def receipts_reported(self, commands: Sequence[ReceiptsReported]) -> None:
         """Move messages forward."""
@@ -48,7 +48,7 @@ class Consumers:
         async with self._database.hot_tx() as connection:
             freed = await settlement.receive(connection, receipts, now=self._clock.now())
         self._relay.wake()
-        self._dispatching.look_at(freed)
+        self._dispatching.go_on(freed)
 
     async def events(self, batch: Sequence[Emitted]) -> None:
         """Keep what was received, and look at instances that have come back or gone."""

@@ -1,6 +1,6 @@
 """Dispatching: from instances that have something to send to commands for their sessions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -10,6 +10,7 @@ from services.dispatcher import settlement
 from services.dispatcher.domain import pacing
 from services.dispatcher.domain.pacing import Room
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.settlement import Freed
 from services.dispatcher.store import claims, upkeep
 from services.dispatcher.store.claims import Candidate
 from shared.broker.port import Broker, Outgoing
@@ -75,11 +76,19 @@ class Dispatching:
         self._nudge = Nudge()
         self._dirty: dict[UUID, None] = {}
         self._known: set[UUID] = set()
+        # Instances whose last claim took all that it might, so that more may be waiting.
+        self._backlog: set[UUID] = set()
 
     def look_at(self, instances: Iterable[UUID]) -> None:
         """Say that these instances may have something to send; many such nudges are one."""
         self._dirty.update(dict.fromkeys(instances))
         self._nudge.set()
+
+    def go_on(self, freed: Freed) -> None:
+        """Look at those that may send more now. Most have nothing else, and are left alone."""
+        found = self._backlog.intersection(freed.instances).union(freed.unparked)
+        if found:
+            self.look_at(found)
 
     async def run(self) -> None:
         """Dispatch until cancelled."""
@@ -174,7 +183,13 @@ class Dispatching:
                     [(instance, room.count) for instance, room in rooms.items() if room.count],
                     now=now,
                 )
-        full = {item.instance_id for _, item in claimed}
+        taken = Counter(item.instance_id for _, item in claimed)
+        for instance, room in rooms.items():
+            if room.count and taken[instance] < room.count:
+                self._backlog.discard(instance)
+            else:
+                self._backlog.add(instance)
+        full = [instance for instance in taken if instance in self._backlog]
         self._dirty.update(dict.fromkeys([*full, *elsewhere]))
         return claimed
 

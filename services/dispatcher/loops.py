@@ -58,35 +58,41 @@ class Upkeep:
         now = self._clock.now()
         async with self._database.hot_tx() as connection:
             expired = await upkeep.lock_expired(connection, now=now, limit=LIMIT)
-            freed = await settlement.fail(
-                connection,
-                expired,
-                code="EXPIRED",
-                reason="The message could not be sent before it expired.",
-                now=now,
-            )
+            freed = [
+                await settlement.fail(
+                    connection,
+                    expired,
+                    code="EXPIRED",
+                    reason="The message could not be sent before it expired.",
+                    now=now,
+                )
+            ]
         async with self._database.hot_tx() as connection:
             doubted = await upkeep.lock_unconfirmed(connection, now=now, limit=LIMIT)
-            freed |= await settlement.fail(
-                connection,
-                doubted,
-                code="UNCONFIRMED",
-                reason="WhatsApp never confirmed the message; it may or may not have arrived.",
-                now=now,
+            freed.append(
+                await settlement.fail(
+                    connection,
+                    doubted,
+                    code="UNCONFIRMED",
+                    reason="WhatsApp never confirmed the message; it may or may not have arrived.",
+                    now=now,
+                )
             )
         async with self._database.hot_tx() as connection:
-            freed.update(await upkeep.unpark_orphans(connection))
             unreported = await upkeep.unreported(
                 connection, before=now - UNREPORTED_AFTER, limit=LIMIT
             )
-            freed |= await settlement.settle(
-                connection,
-                unreported,
-                now=now,
-                jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
+            freed.append(
+                await settlement.settle(
+                    connection, unreported, now=now, jitter=lambda: random.uniform(-1, 1)
+                )
             )
+        async with self._database.hot_tx() as connection:
+            stranded = await upkeep.unpark_orphans(connection)
         if expired or doubted or unreported:
             self._relay.wake()
-        if freed:
-            self._dispatching.look_at(freed)
+        for one in freed:
+            self._dispatching.go_on(one)
+        if stranded:
+            self._dispatching.look_at(stranded)
         return len(expired) == LIMIT or len(doubted) == LIMIT

@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, assert_never
+from typing import assert_never
 from uuid import UUID
 
 from services.dispatcher.domain import message as messages
@@ -12,12 +12,19 @@ from services.dispatcher.domain import outcomes
 from services.dispatcher.domain.message import Message
 from services.dispatcher.domain.outcomes import Failed, InDoubt, Sent, TryAgain
 from services.dispatcher.store import settling
+from services.dispatcher.store.settling import Changes
 from shared.contracts.commands import Receipt, SettledTransmission
 from shared.contracts.envelope import Emitted
 from shared.db.database import HotConnection
 from shared.messaging import outbox
 
-SCHEMA: Final = "dispatcher"
+
+@dataclass(frozen=True, slots=True)
+class Freed:
+    """Instances that have fewer in flight, and those where a chat's next came back in line."""
+
+    instances: frozenset[UUID] = frozenset()
+    unparked: frozenset[UUID] = frozenset()
 
 
 async def settle(
@@ -26,14 +33,14 @@ async def settle(
     *,
     now: datetime,
     jitter: Callable[[], float],
-) -> set[UUID]:
+) -> Freed:
     """Decide what becomes of messages whose hand-over has ended.
 
     A report about a transmission that is no longer the message's own, because it was settled
     before or a receipt came first, changes nothing. Returns the instances that may send more.
     """
     if not settled:
-        return set()
+        return Freed()
     found = await settling.lock_messages(connection, (one.message_id for one in settled))
     changed: dict[UUID, Message] = {}
     due: dict[UUID, datetime] = {}
@@ -70,14 +77,24 @@ async def settle(
             case _:
                 assert_never(decision)
         changed[message.id] = message
-    await settling.settle_transmissions(connection, settled)
     await settling.throttle(connection, throttled)
-    return await _save(connection, list(changed.values()), told, due=due, errors=errors, now=now)
+    done = list(changed.values())
+    # One that will be tried again still holds its chat's place in line.
+    out_of_line = [one for one in done if one.status != "retrying"]
+    changes = Changes(
+        messages=done,
+        due=due,
+        errors=errors,
+        settled=settled,
+        chats=messages.chats(out_of_line),
+        told=[outbox.event(event) for event in told],
+    )
+    return await _write(connection, changes, now=now)
 
 
 async def receive(
     connection: HotConnection, receipts: Sequence[Receipt], *, now: datetime
-) -> set[UUID]:
+) -> Freed:
     """Move messages forward by what WhatsApp reports. Returns the instances that may send more."""
     by_message: dict[UUID, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
@@ -90,34 +107,35 @@ async def receive(
         if events:
             changed.append(replace(after, transmission_id=None))
             told += events
-    return await _save(connection, changed, told, due={}, errors={}, now=now)
+    if not changed:
+        return Freed()
+    # Nearly always it was sent long ago, and its chat went on then.
+    out_of_line = [one for one in changed if found[one.id].transmission_id is not None]
+    changes = Changes(
+        messages=changed,
+        chats=messages.chats(out_of_line),
+        told=[outbox.event(event) for event in told],
+    )
+    return await _write(connection, changes, now=now)
 
 
 async def fail(
     connection: HotConnection, found: Sequence[Message], *, code: str, reason: str, now: datetime
-) -> set[UUID]:
+) -> Freed:
     """End messages that will not be sent. Returns the instances that may send more."""
     changed = [replace(message, status="failed", transmission_id=None) for message in found]
-    told = [messages.failure(message, code, reason, now) for message in changed]
-    errors = {message.id: (now, code, reason) for message in changed}
-    return await _save(connection, changed, told, due={}, errors=errors, now=now)
-
-
-async def _save(
-    connection: HotConnection,
-    changed: Sequence[Message],
-    told: Sequence[Emitted],
-    *,
-    due: dict[UUID, datetime],
-    errors: dict[UUID, tuple[datetime, str, str]],
-    now: datetime,
-) -> set[UUID]:
     if not changed:
-        return set()
-    await settling.save(connection, changed, due=due, errors=errors)
-    # One that will be tried again still holds its chat's place in line.
-    await settling.unpark(
-        connection, *messages.chats([one for one in changed if one.status != "retrying"])
+        return Freed()
+    told = [messages.failure(message, code, reason, now) for message in changed]
+    changes = Changes(
+        messages=changed,
+        errors={message.id: (now, code, reason) for message in changed},
+        chats=messages.chats(changed),
+        told=[outbox.event(event) for event in told],
     )
-    await outbox.add_hot(connection, SCHEMA, [outbox.event(event) for event in told], now=now)
-    return {message.instance_id for message in changed}
+    return await _write(connection, changes, now=now)
+
+
+async def _write(connection: HotConnection, changes: Changes, *, now: datetime) -> Freed:
+    unparked = await settling.write(connection, changes, now=now)
+    return Freed(frozenset(one.instance_id for one in changes.messages), frozenset(unparked))

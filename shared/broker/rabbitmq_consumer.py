@@ -214,7 +214,6 @@ class _Settlement:
                 await self._channel.basic_reject(tag, requeue=True, wait=False)
         self._held.discard(tag)
 
-
     async def offer_again(
         self, message: DeliveredMessage, arrivals: Arrivals[DeliveredMessage]
     ) -> None:

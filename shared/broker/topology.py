@@ -62,8 +62,15 @@ def shard_queue(shard: int) -> str:
 
 def _topology() -> Topology:
     shards = [shard_queue(shard) for shard in range(SHARDS)]
-    named = ("dispatcher.nudges",
-        "dispatcher.commands", "dispatcher.events", "webhooks.commands", "webhooks.events", "stats.events", "gateway.events")
+    named = (
+        "dispatcher.nudges",
+        "dispatcher.commands",
+        "dispatcher.events",
+        "webhooks.commands",
+        "webhooks.events",
+        "stats.events",
+        "gateway.events",
+    )
     return Topology(
         exchanges=(
             Exchange(COMMANDS, "direct"),

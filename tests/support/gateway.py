@@ -19,7 +19,7 @@ from services.gateway.app import build
 from services.gateway.settings import GatewaySettings
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Incoming, Outcome, Subscription
-from shared.broker.topology import SHARDS, shard_queue
+from shared.broker.topology import TOPOLOGY
 from shared.clock import SystemClock
 from shared.contracts.commands import COMMANDS
 from shared.contracts.model import Command
@@ -224,9 +224,7 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
             ),
         )
         assert service.listener is not None
-        others = ["dispatcher.commands", "dispatcher.events", "webhooks.commands"]
-        others += ["webhooks.events", "stats.events", *map(shard_queue, range(SHARDS))]
-        for queue in others:
+        for queue in {queue.name for queue in TOPOLOGY.queues} - {"gateway.events"}:
             await stack.enter_async_context(
                 broker.subscribe(Subscription(queue=queue, receive=heard.receive, batch=100))
             )

@@ -1,6 +1,7 @@
 """Settling: reading messages under lock and writing back what was decided, a batch at a time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from asyncpg import Record
 from services.dispatcher.domain.message import Message
 from shared.contracts.commands import SettledTransmission
 from shared.db.database import HotConnection
+from shared.messaging.outbox import Pending
 
 COLUMNS = """id, tenant_id, instance_id, chat, sender, recipient, type, metadata, status, attempts,
     transmission_id, engine_message_id, on_unknown, request_id, sent_at, delivered_at, read_at"""
@@ -50,81 +52,92 @@ async def lock_messages(connection: HotConnection, ids: Iterable[UUID]) -> dict[
     return {row[0]: message(row) for row in rows}
 
 
-async def save(
-    connection: HotConnection,
-    changed: Sequence[Message],
-    *,
-    due: dict[UUID, datetime],
-    errors: dict[UUID, tuple[datetime, str, str]],
-) -> None:
-    """Write back changed messages: status and times, when those in ``due`` are next looked at, and
-    why and when those in ``errors`` failed."""
-    await connection.execute(
-        """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What a batch changes, written in one statement because most batches are small.
+
+    ``due`` says when messages are next looked at, ``errors`` when and why they failed; ``settled``
+    are hand-overs that have ended, the first word counting; ``chats`` have nothing in flight any
+    more, so that the first parked message of each comes back in line; ``told`` goes to the outbox.
+    """
+
+    messages: Sequence[Message] = ()
+    due: Mapping[UUID, datetime] = field(default_factory=dict)
+    errors: Mapping[UUID, tuple[datetime, str, str]] = field(default_factory=dict)
+    settled: Sequence[SettledTransmission] = ()
+    chats: tuple[Sequence[UUID], Sequence[str]] = ((), ())
+    told: Sequence[Pending] = ()
+
+
+_WRITE = """
+    WITH saved AS (
         UPDATE dispatcher.messages m
         SET status = u.status, transmission_id = u.transmission_id, sent_at = u.sent_at,
             delivered_at = u.delivered_at, read_at = u.read_at,
             due_at = coalesce(u.due_at, m.due_at), failed_at = u.failed_at,
             error_code = u.code, error_message = u.reason
         FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[],
-                    $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
-                    $10::text[])
+                    $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[])
              AS u (id, status, transmission_id, sent_at, delivered_at, read_at, due_at, failed_at,
                    code, reason)
         WHERE m.id = u.id
-        """,
-        [one.id for one in changed],
-        [one.status for one in changed],
-        [one.transmission_id for one in changed],
-        [one.sent_at for one in changed],
-        [one.delivered_at for one in changed],
-        [one.read_at for one in changed],
-        [due.get(one.id) for one in changed],
-        *zip(*(errors.get(one.id, (None, None, None)) for one in changed), strict=True),
-    )
-
-
-async def settle_transmissions(
-    connection: HotConnection, settled: Sequence[SettledTransmission]
-) -> None:
-    """Record how hand-overs ended; the first word counts."""
-    await connection.execute(
-        """
+    ), settled AS (
         UPDATE dispatcher.transmissions t
         SET outcome = u.outcome, code = u.code, detail = u.detail, settled_at = u.at
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::timestamptz[])
+        FROM unnest($11::uuid[], $12::text[], $13::text[], $14::text[], $15::timestamptz[])
              AS u (id, outcome, code, detail, at)
         WHERE t.id = u.id AND t.outcome IS NULL
-        """,
-        [one.transmission_id for one in settled],
-        [one.outcome.value for one in settled],
-        [one.code for one in settled],
-        [one.detail for one in settled],
-        [one.at for one in settled],
+    ), told AS (
+        INSERT INTO dispatcher.outbox (id, kind, name, routing_key, body, created_at)
+        SELECT u.id, u.kind, u.name, u.routing_key, u.body, $23
+        FROM unnest($18::uuid[], $19::text[], $20::text[], $21::text[], $22::bytea[])
+             WITH ORDINALITY AS u (id, kind, name, routing_key, body, place)
+        ORDER BY u.place
     )
+    UPDATE dispatcher.messages SET parked = false
+    WHERE id = ANY (ARRAY(
+        SELECT f.id
+        FROM unnest($16::uuid[], $17::text[]) AS c (instance_id, chat)
+        CROSS JOIN LATERAL (
+            SELECT id FROM dispatcher.messages
+            WHERE instance_id = c.instance_id AND chat = c.chat
+              AND parked AND status IN ('queued', 'retrying') AND id <> ALL ($1::uuid[])
+            ORDER BY priority, sequence LIMIT 1
+        ) f
+    ))
+    RETURNING instance_id
+"""
 
 
-async def unpark(
-    connection: HotConnection, instances: Sequence[UUID], chats: Sequence[str]
-) -> None:
-    """Put the first parked message of each chat back in line."""
-    await connection.execute(
-        """
-        UPDATE dispatcher.messages SET parked = false
-        WHERE id IN (
-            SELECT f.id
-            FROM unnest($1::uuid[], $2::text[]) AS c (instance_id, chat)
-            CROSS JOIN LATERAL (
-                SELECT id FROM dispatcher.messages
-                WHERE instance_id = c.instance_id AND chat = c.chat
-                  AND parked AND status IN ('queued', 'retrying')
-                ORDER BY priority, sequence LIMIT 1
-            ) f
-        )
-        """,
-        instances,
-        chats,
+async def write(connection: HotConnection, changes: Changes, *, now: datetime) -> set[UUID]:
+    """Write a batch; returns the instances of messages that came back in line."""
+    errors = [changes.errors.get(one.id, (None, None, None)) for one in changes.messages]
+    rows = await connection.fetch(
+        _WRITE,
+        [one.id for one in changes.messages],
+        [one.status for one in changes.messages],
+        [one.transmission_id for one in changes.messages],
+        [one.sent_at for one in changes.messages],
+        [one.delivered_at for one in changes.messages],
+        [one.read_at for one in changes.messages],
+        [changes.due.get(one.id) for one in changes.messages],
+        [at for at, _, _ in errors],
+        [code for _, code, _ in errors],
+        [reason for _, _, reason in errors],
+        [one.transmission_id for one in changes.settled],
+        [one.outcome.value for one in changes.settled],
+        [one.code for one in changes.settled],
+        [one.detail for one in changes.settled],
+        [one.at for one in changes.settled],
+        *changes.chats,
+        [row.id for row in changes.told],
+        [row.kind for row in changes.told],
+        [row.name for row in changes.told],
+        [row.routing_key for row in changes.told],
+        [row.body for row in changes.told],
+        now,
     )
+    return {row[0] for row in rows}
 
 
 async def throttle(connection: HotConnection, until: dict[UUID, datetime]) -> None:

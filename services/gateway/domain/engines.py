@@ -35,6 +35,10 @@ class SandboxSettings(EngineSettings):
         le=86_400,
         description="Seconds until a message that was never acknowledged fails; 600 if left out.",
     )
+    receipts: bool = Field(
+        default=True,
+        description="Whether ordinary contacts say that they got and read a message.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import ClassVar, Final
 from uuid import UUID
@@ -127,6 +128,8 @@ class SandboxEngine:
             raise SessionDown("The session is not connected.")
         number = digits(outgoing.to)
         how = behaviour(number)
+        if how.ordinary and phone.opening.settings.get("receipts") is False:
+            how = replace(how, receipts=())
         if how.first is not First.TAKE:
             await self._before(phone, outgoing, how)
         try:
