@@ -39,7 +39,7 @@ class Consumers:
                 now=self._clock.now(),
                 jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
             )
-        self._relay.wake()
+        self._relay.wake(freed.told)
         self._dispatching.go_on(freed)
 
     async def receipts_reported(self, commands: Sequence[ReceiptsReported]) -> None:
@@ -47,7 +47,7 @@ class Consumers:
         receipts = [one for command in commands for one in command.receipts]
         async with self._database.hot_tx() as connection:
             freed = await settlement.receive(connection, receipts, now=self._clock.now())
-        self._relay.wake()
+        self._relay.wake(freed.told)
         self._dispatching.go_on(freed)
 
     async def events(self, batch: Sequence[Emitted]) -> None:

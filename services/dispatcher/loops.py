@@ -89,9 +89,8 @@ class Upkeep:
             )
         async with self._database.hot_tx() as connection:
             stranded = await upkeep.unpark_orphans(connection)
-        if expired or doubted or unreported:
-            self._relay.wake()
         for one in freed:
+            self._relay.wake(one.told)
             self._dispatching.go_on(one)
         if stranded:
             self._dispatching.look_at(stranded)

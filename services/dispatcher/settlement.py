@@ -17,14 +17,17 @@ from shared.contracts.commands import Receipt, SettledTransmission
 from shared.contracts.envelope import Emitted
 from shared.db.database import HotConnection
 from shared.messaging import outbox
+from shared.messaging.outbox import Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """Instances that have fewer in flight, and those where a chat's next came back in line."""
+    """Instances that have fewer in flight, those where a chat's next came back in line, and what
+    there is to publish once the transaction is committed."""
 
     instances: frozenset[UUID] = frozenset()
     unparked: frozenset[UUID] = frozenset()
+    told: Sequence[Stored] = ()
 
 
 async def settle(
@@ -137,5 +140,6 @@ async def fail(
 
 
 async def _write(connection: HotConnection, changes: Changes, *, now: datetime) -> Freed:
-    unparked = await settling.write(connection, changes, now=now)
-    return Freed(frozenset(one.instance_id for one in changes.messages), frozenset(unparked))
+    unparked, told = await settling.write(connection, changes, now=now)
+    instances = frozenset(one.instance_id for one in changes.messages)
+    return Freed(instances, frozenset(unparked), told)

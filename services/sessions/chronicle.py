@@ -1,6 +1,6 @@
 """The chronicle: what becomes of a session, written and told to everybody in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from services.sessions.domain import lifecycle
@@ -27,6 +27,7 @@ from shared.errors import Fenced
 from shared.ids import id_of
 from shared.log import get_logger
 from shared.messaging import outbox
+from shared.messaging.outbox import Stored
 
 log = get_logger()
 
@@ -37,7 +38,12 @@ class Chronicle:
     """Writes session states under the epoch; calls ``told`` when there is something to publish."""
 
     def __init__(
-        self, *, fence: Fence, clock: Clock, told: Callable[[], None], metrics: SessionsMetrics
+        self,
+        *,
+        fence: Fence,
+        clock: Clock,
+        told: Callable[[Sequence[Stored]], None],
+        metrics: SessionsMetrics,
     ) -> None:
         self._fence = fence
         self._clock = clock
@@ -74,8 +80,8 @@ class Chronicle:
                 )
                 for event in events
             ]
-            await outbox.add_hot(connection, "sessions", rows, now=now)
-        self._told()
+            stored = await outbox.add_hot(connection, "sessions", rows, now=now)
+        self._told(stored)
         if after.status is not before.status:
             self._metrics.status_changes.labels(after.status.value).inc()
             log.info(

@@ -20,6 +20,7 @@ from shared.contracts.commands import Receipt, ReceiptsReported
 from shared.db.database import HotConnection
 from shared.db.group_commit import GroupCommit
 from shared.messaging import outbox
+from shared.messaging.outbox import Stored
 from shared.messaging.outbox import Pending
 
 # What came for one session from its engine, with the session as it was then.
@@ -41,7 +42,7 @@ class Inbound:
         fence: Fence,
         supervisor: Supervisor,
         clock: Clock,
-        told: Callable[[], None],
+        told: Callable[[Sequence[Stored]], None],
         metrics: SessionsMetrics,
     ) -> None:
         self._fence = fence
@@ -92,9 +93,9 @@ class Inbound:
             if receipts:
                 report = ReceiptsReported(receipts=tuple(receipts))
                 rows.append(outbox.command(report, to="dispatcher"))
-            await outbox.add_hot(connection, "sessions", rows, now=now)
-        if rows:
-            self._told()
+            stored = await outbox.add_hot(connection, "sessions", rows, now=now)
+        if stored:
+            self._told(stored)
         self._metrics.inbound.labels("receipt").inc(len(receipts))
         self._metrics.inbound.labels("stanza").inc(len(fresh))
         return [[_taken(item, held, later) for item in batch] for batch in batches]

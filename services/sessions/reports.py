@@ -24,6 +24,7 @@ from shared.db.group_commit import GroupCommit
 from shared.errors import Transient, Unconfirmed
 from shared.log import get_logger
 from shared.messaging import outbox
+from shared.messaging.outbox import Stored
 
 log = get_logger()
 
@@ -53,7 +54,7 @@ class Reports:
         fence: Fence,
         leases: Leases,
         clock: Clock,
-        told: Callable[[], None],
+        told: Callable[[Sequence[Stored]], None],
         metrics: SessionsMetrics,
     ) -> None:
         self._fence = fence
@@ -103,10 +104,10 @@ class Reports:
                 )
                 for start in range(0, len(settled), REPORT)
             ]
-            await outbox.add_hot(connection, "sessions", rows, now=now)
-        if rows:
+            stored = await outbox.add_hot(connection, "sessions", rows, now=now)
+        if stored:
             log.info("handovers_inherited", shards=len(leases), count=len(settled))
-            self._told()
+            self._told(stored)
         return [None] * len(leases)
 
     async def _commit(self, batch: Sequence[_Ended]) -> Sequence[None]:
@@ -117,11 +118,11 @@ class Reports:
         async with self._fence.tx() as connection:
             recorded = await handovers.settle(connection, outcomes, now=now)
             settled = [item.settled for item in batch if item.settled.transmission_id in recorded]
-            if settled:
-                command = TransmissionsSettled(settled=tuple(settled))
-                row = outbox.command(command, to="dispatcher")
-                await outbox.add_hot(connection, "sessions", [row], now=now)
-        self._told()
+            command = TransmissionsSettled(settled=tuple(settled))
+            rows = [outbox.command(command, to="dispatcher")] if settled else []
+            stored = await outbox.add_hot(connection, "sessions", rows, now=now)
+        if stored:
+            self._told(stored)
         for outcome, count in Counter(item.outcome for item in settled).items():
             self._metrics.settled.labels(outcome.value).inc(count)
         return [None] * len(batch)

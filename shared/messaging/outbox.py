@@ -30,6 +30,9 @@ CLAIM_LIMIT: Final = 500
 BATCH_LIMIT: Final = 200
 IDLE: Final = timedelta(seconds=1)
 AFTER_FAILURE: Final = timedelta(seconds=1)
+# What has waited for so long is nobody's any more: its process died, or the broker was away.
+LEFT_BEHIND: Final = timedelta(seconds=5)
+FRESH_LIMIT: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,14 @@ class Pending:
     name: str
     routing_key: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A row as it stands in the table."""
+
+    seq: int
+    pending: Pending
 
 
 def event(emitted: Emitted) -> Pending:
@@ -74,16 +85,21 @@ async def add(
 
 async def add_hot(
     connection: HotConnection, schema: str, rows: Sequence[Pending], *, now: datetime
-) -> None:
-    """The same on a bare connection, all rows in one statement."""
+) -> list[Stored]:
+    """The same on a bare connection, all rows in one statement.
+
+    Returns them with their numbers, for the relay to publish at once when they are committed.
+    """
     if not rows:
-        return
-    await connection.execute(
+        return []
+    numbers = await connection.fetch(
         f"""
         INSERT INTO {schema}.outbox (id, kind, name, routing_key, body, created_at)
         SELECT u.id, u.kind, u.name, u.routing_key, u.body, $6
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[])
-            AS u (id, kind, name, routing_key, body)
+            WITH ORDINALITY AS u (id, kind, name, routing_key, body, place)
+        ORDER BY u.place
+        RETURNING seq
         """,  # noqa: S608 - the schema is a constant of ours
         [row.id for row in rows],
         [row.kind for row in rows],
@@ -92,14 +108,17 @@ async def add_hot(
         [row.body for row in rows],
         now,
     )
+    return [Stored(row[0], pending) for row, pending in zip(numbers, rows, strict=True)]
 
 
 class Relay:
     """Publishes one service's outbox.
 
-    Rows are claimed by deleting them, and the deletion is committed after the broker's confirms: a
-    crash in between publishes twice, never not at all. Claiming by ``seq > last`` would lose rows
-    that commit late. Several relays may work on one outbox.
+    Whoever has committed rows hands them over with ``wake``, and they are published from memory and
+    then deleted. What was left behind, by a crash or by a broker that was away, a sweep finds by its
+    age. It claims rows by deleting them, in a transaction that is committed after the broker's
+    confirms. Either way a crash in between publishes twice, never not at all. Claiming by
+    ``seq > last`` would lose rows that commit late. Several relays may work on one outbox.
     """
 
     def __init__(
@@ -117,44 +136,81 @@ class Relay:
         self._clock = clock
         self._metrics = metrics
         self._nudge = Nudge()
+        self._fresh: list[Stored] = []
+        # Rows that somebody has committed without handing them over: found by a sweep at once.
+        self._unseen = False
 
-    def wake(self) -> None:
-        """Say that rows have been committed, so that they need not wait for the sweep."""
+    def wake(self, rows: Sequence[Stored] | None = None) -> None:
+        """Say that rows have been committed: these, or some that must be looked for."""
+        if rows is None:
+            self._unseen = True
+        elif not rows:
+            return
+        elif len(self._fresh) < FRESH_LIMIT:  # beyond that the table remembers for us
+            self._fresh.extend(rows)
         self._nudge.set()
 
     async def run(self) -> None:
         """Publish until cancelled."""
+        swept = float("-inf")
         while True:
             self._nudge.clear()
             try:
-                published = await self.step()
+                if self._fresh:
+                    await self.publish_fresh()
+                    continue
+                now = self._clock.monotonic()
+                if self._unseen or now - swept >= IDLE.total_seconds():
+                    older_than = timedelta(0) if self._unseen else LEFT_BEHIND
+                    self._unseen = False
+                    if await self.step(older_than=older_than) == CLAIM_LIMIT:
+                        self._unseen = older_than == timedelta(0)
+                        continue
+                    swept = now
             except Transient as error:
                 log.warning("outbox_not_published", schema=self._schema, reason=error.message)
+                self._fresh.clear()
                 await self._clock.sleep(AFTER_FAILURE)
                 continue
             self._metrics.loop_succeeded.labels(f"{self._schema}_outbox").set(
                 self._clock.now().timestamp()
             )
-            if published < CLAIM_LIMIT:
-                await self._nudge.wait(IDLE)
+            await self._nudge.wait(IDLE)
 
-    async def step(self) -> int:
-        """Publish what is there, at most ``CLAIM_LIMIT`` rows; return how many.
+    async def publish_fresh(self) -> int:
+        """Publish what was handed over, at most ``CLAIM_LIMIT`` rows; return how many.
 
-        Raises ``Transient``, and then nothing has left the outbox.
+        Raises ``Transient``; the rows are still in the table then.
         """
+        rows = self._fresh[:CLAIM_LIMIT]
+        del self._fresh[:CLAIM_LIMIT]
+        await self._broker.publish(outgoing([row.pending for row in rows]))
         # A deletion that a crash undoes is published once more, which everybody stands.
+        async with self._database.hot(durable=False) as connection:
+            await connection.execute(
+                f"DELETE FROM {self._schema}.outbox WHERE seq = ANY ($1::bigint[])",  # noqa: S608
+                [row.seq for row in rows],
+            )
+        self._metrics.published.inc(len(rows))
+        return len(rows)
+
+    async def step(self, *, older_than: timedelta = timedelta(0)) -> int:
+        """Publish what has been in the table for so long, at most ``CLAIM_LIMIT`` rows.
+
+        Returns how many. Raises ``Transient``, and then nothing has left the outbox.
+        """
         async with self._database.hot_tx(durable=False) as connection:
             rows = await connection.fetch(
                 f"""
                 WITH claimed AS (
-                    SELECT seq FROM {self._schema}.outbox ORDER BY seq LIMIT $1
-                    FOR UPDATE SKIP LOCKED
+                    SELECT seq FROM {self._schema}.outbox WHERE created_at <= $2
+                    ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED
                 )
                 DELETE FROM {self._schema}.outbox o USING claimed c WHERE o.seq = c.seq
                 RETURNING o.seq, o.id, o.kind, o.name, o.routing_key, o.body
                 """,  # noqa: S608 - the schema is a constant of ours
                 CLAIM_LIMIT,
+                self._clock.now() - older_than,
             )
             if not rows:
                 return 0

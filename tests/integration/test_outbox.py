@@ -25,7 +25,7 @@ from shared.db.tables.webhooks import WebhooksOutboxRow
 from shared.errors import Transient, Unroutable
 from shared.ids import new_id
 from shared.messaging import outbox
-from shared.messaging.outbox import BATCH_LIMIT, CLAIM_LIMIT, Pending, Relay
+from shared.messaging.outbox import BATCH_LIMIT, CLAIM_LIMIT, LEFT_BEHIND, Pending, Relay, Stored
 from shared.metrics import MessagingMetrics
 from tests.support.broker import Inbox
 from tests.support.builders import NOON
@@ -122,10 +122,10 @@ class World:
                 await stack.enter_async_context(broker.subscribe(subscription))
             yield
 
-    async def add(self, rows: Sequence[Pending]) -> None:
+    async def add(self, rows: Sequence[Pending]) -> list[Stored]:
         """Commit rows."""
         async with self.database.hot_tx() as connection:
-            await outbox.add_hot(connection, SCHEMA, rows, now=self.clock.now())
+            return await outbox.add_hot(connection, SCHEMA, rows, now=self.clock.now())
 
     async def waiting(self) -> list[UUID]:
         """The ids of the rows that are in the outbox."""
@@ -241,6 +241,38 @@ async def test_a_row_of_a_transaction_that_commits_late_is_not_lost(world: World
             assert world.single == [soon.id]
         assert await relay.step() == 1
     assert world.single == [soon.id, late.id]
+
+
+async def test_rows_that_are_handed_over_are_published_without_being_looked_for(
+    world: World,
+) -> None:
+    broker = MemoryBroker(SEEN)
+    relay = world.relay(broker)
+    first, second, third = some_events(3)
+    stored = await world.add([first, second])
+    await world.add([third])
+    relay.wake(stored)
+    async with world.receiving(broker):
+        assert await relay.publish_fresh() == 2
+        assert world.single == [first.id, second.id]
+        assert await world.waiting() == [third.id]
+
+
+async def test_rows_that_could_not_be_published_when_handed_over_stay_for_the_sweep(
+    world: World,
+) -> None:
+    broker = MemoryBroker(SEEN, publish_timeout=timedelta(milliseconds=10))
+    relay = world.relay(broker)
+    [row] = some_events(1)
+    relay.wake(await world.add([row]))
+    with pytest.raises(Transient):
+        await relay.publish_fresh()
+    assert await world.waiting() == [row.id]
+    async with world.receiving(broker):
+        assert await relay.step(older_than=LEFT_BEHIND) == 0
+        world.clock.move(LEFT_BEHIND)
+        assert await relay.step(older_than=LEFT_BEHIND) == 1
+    assert row.id in world.single
 
 
 async def test_what_was_not_committed_is_not_told(world: World) -> None:
@@ -403,9 +435,12 @@ async def test_a_relay_runs_until_it_is_cancelled_and_outlives_the_brokers_absen
     relay = world.relay(broker)
     first, second = some_events(2)
     await world.add([first])
+    relay.wake()
     running = asyncio.create_task(relay.run())
     await world.clock.slept.wait()  # It has failed and waits.
     async with world.receiving(broker):
+        # Long enough that the first is nobody's any more.
+        world.clock.move(LEFT_BEHIND)
         await world.inboxes["events"].received(1)
         await world.add([second])
         relay.wake()

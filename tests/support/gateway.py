@@ -186,6 +186,15 @@ class Sender:
         """Send a text."""
         return await self.customer.text(to, message, **more)
 
+    async def post(self, body: object, **more: Any) -> Answer:
+        """Send a text with any body."""
+        return await self.customer.post("/api/messages/text", body, **more)
+
+    async def warm(self) -> None:
+        """Make the key and the instance known, as they are after a first request."""
+        assert (await self.customer.get("/api/instance/info")).status == 200
+        assert (await self.text("+12025550111", "first")).status == 202
+
 
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:

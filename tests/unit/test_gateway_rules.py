@@ -106,7 +106,11 @@ def test_the_sandbox_has_no_limits_and_others_have_the_contracts() -> None:
 
 def test_settings_of_the_sandbox_are_stored_as_the_session_service_reads_them() -> None:
     settings = SandboxSettings(auto_scan=False, unconfirmed_after=2)
-    assert engines.stored(settings) == {"autoScan": False, "unconfirmedAfter": 2.0}
+    assert engines.stored(settings) == {
+        "autoScan": False,
+        "unconfirmedAfter": 2.0,
+        "receipts": True,
+    }
     assert engines.shown("sandbox", engines.stored(settings)) == engines.stored(settings)
 
 

@@ -11,7 +11,7 @@ from asyncpg import Record
 from services.dispatcher.domain.message import Message
 from shared.contracts.commands import SettledTransmission
 from shared.db.database import HotConnection
-from shared.messaging.outbox import Pending
+from shared.messaging.outbox import Pending, Stored
 
 COLUMNS = """id, tenant_id, instance_id, chat, sender, recipient, type, metadata, status, attempts,
     transmission_id, engine_message_id, on_unknown, request_id, sent_at, delivered_at, read_at"""
@@ -93,7 +93,8 @@ _WRITE = """
         FROM unnest($18::uuid[], $19::text[], $20::text[], $21::text[], $22::bytea[])
              WITH ORDINALITY AS u (id, kind, name, routing_key, body, place)
         ORDER BY u.place
-    )
+        RETURNING seq
+    ), unparked AS (
     UPDATE dispatcher.messages SET parked = false
     WHERE id = ANY (ARRAY(
         SELECT f.id
@@ -106,13 +107,17 @@ _WRITE = """
         ) f
     ))
     RETURNING instance_id
+    )
+    SELECT ARRAY(SELECT instance_id FROM unparked), ARRAY(SELECT seq FROM told)
 """
 
 
-async def write(connection: HotConnection, changes: Changes, *, now: datetime) -> set[UUID]:
-    """Write a batch; returns the instances of messages that came back in line."""
+async def write(
+    connection: HotConnection, changes: Changes, *, now: datetime
+) -> tuple[set[UUID], list[Stored]]:
+    """Write a batch; the instances of messages that came back in line, and the outbox's rows."""
     errors = [changes.errors.get(one.id, (None, None, None)) for one in changes.messages]
-    rows = await connection.fetch(
+    row = await connection.fetchrow(
         _WRITE,
         [one.id for one in changes.messages],
         [one.status for one in changes.messages],
@@ -137,7 +142,9 @@ async def write(connection: HotConnection, changes: Changes, *, now: datetime) -
         [row.body for row in changes.told],
         now,
     )
-    return {row[0] for row in rows}
+    unparked, numbers = row or ((), ())
+    told = [Stored(seq, pending) for seq, pending in zip(numbers, changes.told, strict=True)]
+    return set(unparked), told
 
 
 async def throttle(connection: HotConnection, until: dict[UUID, datetime]) -> None:

@@ -1,0 +1,254 @@
+"""The event log: nothing is missed, whoever writes and whoever waits."""
+
+import asyncio
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+from prometheus_client import CollectorRegistry
+
+from services.gateway.loops import Forget
+from services.gateway.metrics import GatewayMetrics
+from services.gateway.store import events
+from services.gateway.store.events import NewEvent
+from shared.contracts import events as contracts
+from shared.contracts.content import Identity
+from shared.contracts.envelope import Emitted
+from shared.contracts.events import InstanceConnected, MessageSent
+from shared.contracts.model import Event
+from shared.db.database import Database
+from shared.db.tables.grants import role
+from shared.ids import new_id
+from shared.messaging.outbox import event, outgoing
+from tests.support.builders import an_instance
+from tests.support.customer import Answer
+from tests.support.eventually import eventually
+from tests.support.gateway import Gateway, Sender
+
+
+def an_event(gateway: Gateway, sender: Sender, made: Event | None = None) -> Emitted:
+    now = gateway.clock.now()
+    sent = MessageSent.model_validate(
+        {
+            "messageId": str(new_id()),
+            "from": "+12025550000",
+            "to": "+12025550199",
+            "messageType": "text",
+            "timestamp": now,
+            "identity": Identity(chat_id="12025550199@s.whatsapp.net"),
+        }
+    )
+    return Emitted(
+        id=new_id(),
+        event=made or sent,
+        tenant_id=sender.tenant,
+        instance_id=sender.instance,
+        time=now,
+        subject="x",
+        partition_key="x",
+    )
+
+
+async def publish(gateway: Gateway, *emitted: Emitted) -> None:
+    """As an outbox does: returns once the log has them."""
+    await gateway.broker.publish(outgoing([event(one) for one in emitted]))
+
+
+async def page(sender: Sender, query: str = "", after: str = "") -> Answer:
+    given = f"&after={after}" if after else ""
+    answer = await sender.customer.get(f"/api/events?{query}{given}")
+    assert answer.status == 200, answer.body
+    return answer
+
+
+def ids(answer: Answer) -> list[str]:
+    return [one["id"] for one in answer.data]
+
+
+async def test_an_event_is_logged_as_subscribers_get_it(gateway: Gateway, sender: Sender) -> None:
+    emitted = an_event(gateway, sender)
+    await publish(gateway, emitted)
+    [logged] = (await page(sender)).data
+    assert logged["id"] == str(emitted.id)
+    assert logged["type"] == "dev.waypost.message.sent.v1"
+    assert logged["data"]["to"] == "+12025550199"
+    assert logged["tenantid"] == str(sender.tenant)
+
+
+async def test_an_event_that_comes_twice_is_logged_once(gateway: Gateway, sender: Sender) -> None:
+    first, second = an_event(gateway, sender), an_event(gateway, sender)
+    await publish(gateway, first, first)
+    await publish(gateway, first, second)
+    assert ids(await page(sender)) == [str(first.id), str(second.id)]
+
+
+async def test_a_subscriber_goes_on_from_its_cursor(gateway: Gateway, sender: Sender) -> None:
+    emitted = [an_event(gateway, sender) for _ in range(5)]
+    await publish(gateway, *emitted)
+    first = await page(sender, "limit=2")
+    assert ids(first) == [str(one.id) for one in emitted[:2]]
+    assert first.body["pagination"]["hasMore"] is True
+    rest = await page(sender, "limit=3", first.body["pagination"]["nextCursor"])
+    assert ids(rest) == [str(one.id) for one in emitted[2:]]
+    end = rest.body["pagination"]
+    assert end["hasMore"] is False
+    empty = await page(sender, "", end["nextCursor"])
+    assert empty.data == []
+    assert empty.body["pagination"]["nextCursor"] == end["nextCursor"]
+    later = an_event(gateway, sender)
+    await publish(gateway, later)
+    assert ids(await page(sender, "", end["nextCursor"])) == [str(later.id)]
+
+
+async def test_filters_take_names_families_and_instances(gateway: Gateway, sender: Sender) -> None:
+    sent = an_event(gateway, sender)
+    connected = an_event(gateway, sender, InstanceConnected())
+    tested = an_event(gateway, sender, contracts.Test(message="x"))
+    await publish(gateway, sent, connected, tested)
+    everything = [str(one.id) for one in (sent, connected, tested)]
+    for query, expected in (
+        ("", everything),
+        ("types=*", everything),
+        ("types=message.*", [str(sent.id)]),
+        ("types=message.sent,test", [str(sent.id), str(tested.id)]),
+        ("types=instance.*&types=test", everything[1:]),
+        (f"instanceId={sender.instance}", everything),
+        (f"instanceId={new_id()}", []),
+    ):
+        assert sorted(ids(await page(sender, query))) == sorted(expected), query
+    for wrong in ("types=message.snet", "after=abc", "wait=31", "limit=1001"):
+        refused = await sender.customer.get(f"/api/events?{wrong}")
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+
+
+async def test_a_key_reads_the_events_of_its_instance_alone(
+    gateway: Gateway, sender: Sender
+) -> None:
+    other = Sender(sender.customer, await an_instance(gateway.sql, sender.tenant), sender.tenant)
+    own, foreign = an_event(gateway, sender), an_event(gateway, other)
+    await publish(gateway, own, foreign)
+    assert ids(await page(sender)) == [str(own.id)]
+
+
+async def test_whoever_waits_is_answered_when_something_comes(
+    gateway: Gateway, sender: Sender
+) -> None:
+    started = gateway.clock.monotonic()
+    waiting = asyncio.create_task(page(sender, "wait=30"))
+    emitted = an_event(gateway, sender)
+    await publish(gateway, emitted)
+    assert ids(await waiting) == [str(emitted.id)]
+    assert gateway.clock.monotonic() - started < 5
+
+
+async def test_whoever_waits_in_vain_gets_an_empty_page(gateway: Gateway, sender: Sender) -> None:
+    assert (await page(sender, "wait=0.05")).data == []
+
+
+async def test_what_another_replica_logged_is_found_while_waiting(
+    gateway: Gateway, sender: Sender
+) -> None:
+    waiting = asyncio.create_task(page(sender, "wait=30"))
+    await events.append(gateway.database, [a_row(gateway, sender)])
+    assert len((await waiting).data) == 1
+
+
+def a_row(gateway: Gateway, sender: Sender) -> NewEvent:
+    return NewEvent(
+        id=new_id(),
+        tenant_id=sender.tenant,
+        instance_id=sender.instance,
+        type="test",
+        time=gateway.clock.now(),
+        body=b"{}",
+    )
+
+
+async def test_a_lower_number_never_appears_after_a_higher_one(
+    database_url: str, gateway: Gateway, sender: Sender
+) -> None:
+    """Two writers, of which the first commits late, and a reader in between."""
+    first = await asyncpg.connect(database_url)
+    try:
+        transaction = first.transaction()
+        await transaction.start()
+        # As ``append`` does, up to just before its commit.
+        await first.execute("SELECT pg_advisory_xact_lock($1)", events._LOG_LOCK)
+        await first.execute(
+            "INSERT INTO gateway.events (sequence, id, tenant_id, instance_id, type, time, body)"
+            " SELECT coalesce(max(sequence), 0) + 1, $1, $2, $3, 'test', $4, '{}'::bytea"
+            " FROM gateway.events",
+            new_id(),
+            sender.tenant,
+            sender.instance,
+            gateway.clock.now(),
+        )
+        async with Database.open(database_url, role=role("gateway"), name="second") as database:
+            second = asyncio.create_task(events.append(database, [a_row(gateway, sender)]))
+            await eventually(
+                lambda: gateway.sql.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                )
+            )
+            assert (await page(sender)).data == []
+            await transaction.commit()
+            await second
+    finally:
+        await first.close()
+    rows = await gateway.sql.fetch("SELECT sequence FROM gateway.events ORDER BY sequence")
+    assert [sequence for (sequence,) in rows] == [1, 2]
+    assert len((await page(sender)).data) == 2
+
+
+async def test_a_reader_who_follows_many_writers_misses_nothing(
+    database_url: str, gateway: Gateway, sender: Sender
+) -> None:
+    rounds, size = 15, 4
+    written: set[UUID] = set()
+    seen: list[int] = []
+
+    async def write(database: Database) -> None:
+        for _ in range(rounds):
+            batch = [a_row(gateway, sender) for _ in range(size)]
+            await events.append(database, batch)
+            written.update(row.id for row in batch)
+
+    async def follow() -> None:
+        cursor = 0
+        while len(seen) < 3 * rounds * size:
+            rows = await gateway.sql.fetch(
+                "SELECT sequence FROM gateway.events WHERE sequence > $1 ORDER BY sequence", cursor
+            )
+            seen.extend(sequence for (sequence,) in rows)
+            cursor = seen[-1] if seen else 0
+
+    async with (
+        Database.open(database_url, role=role("gateway"), name="one") as one,
+        Database.open(database_url, role=role("gateway"), name="two") as two,
+        asyncio.timeout(30),
+        asyncio.TaskGroup() as group,
+    ):
+        for database in (one, two, gateway.database):
+            group.create_task(write(database))
+        group.create_task(follow())
+    assert len(written) == len(set(seen)) == 3 * rounds * size
+    assert seen == sorted(seen)
+
+
+async def test_old_events_are_forgotten_but_numbers_are_never_given_again(
+    gateway: Gateway, sender: Sender
+) -> None:
+    await publish(gateway, *(an_event(gateway, sender) for _ in range(3)))
+    cursor = (await page(sender)).body["pagination"]["nextCursor"]
+    gateway.clock.move(timedelta(days=8))
+    forget = Forget(
+        database=gateway.database,
+        clock=gateway.clock,
+        metrics=GatewayMetrics(CollectorRegistry()),
+        events_kept=timedelta(days=7),
+    )
+    assert await forget.step() == 2
+    assert await forget.step() == 0
+    later = an_event(gateway, sender)
+    await publish(gateway, later)
+    assert ids(await page(sender, "", cursor)) == [str(later.id)]
