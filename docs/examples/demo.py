@@ -3,7 +3,7 @@
 usage: python docs/examples/demo.py [http://127.0.0.1:8080]
 
 Registers, connects a sandbox instance, sends a text to a contact that answers, receives the
-webhooks and verifies their signatures with three independent programs, and reads the day's counters.
+webhooks and verifies their signatures with three independent programs, and reads the counters.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Waypost:
         self._url = url
         self.headers: dict[str, str] = {}
 
-    async def call(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
+    async def call(self, method: str, path: str, body: object = None) -> Any:
         """One request; the ``data`` of its answer, or the end of the demo."""
         async with self._http.request(
             method, f"{self._url}/api{path}", json=body, headers=self.headers
@@ -80,7 +80,7 @@ class Waypost:
         return answer["data"]
 
 
-async def until(what: str, check: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - whatever
+async def until(what: str, check: Callable[[], Awaitable[Any]]) -> Any:
     """Ask again until there is an answer."""
     end = time.monotonic() + DEADLINE
     while time.monotonic() < end:
@@ -173,7 +173,7 @@ async def journey(waypost: Waypost, receiver: Receiver, hook_url: str) -> None:
     timeline = await waypost.call("GET", f"/messages/{sent['id']}/timeline")
     say("timeline", " → ".join(dict.fromkeys(str(hop["hop"]) for hop in timeline)))
 
-    async def counted() -> Any:  # noqa: ANN401 - JSON
+    async def counted() -> Any:
         stats = await waypost.call("GET", "/stats")
         return stats if stats["today"] == {"sent": 1, "received": 1} else None
 

@@ -1,6 +1,5 @@
 """What the dispatcher does about each message it receives."""
 
-import random
 from collections.abc import Sequence
 
 from services.dispatcher import settlement
@@ -37,7 +36,7 @@ class Consumers:
                 connection,
                 settled,
                 now=self._clock.now(),
-                jitter=lambda: random.uniform(-1, 1),  # noqa: S311 - chance, not secrecy
+                jitter=settlement.jitter,
             )
         self._relay.wake(freed.told)
         self._dispatching.go_on(freed)

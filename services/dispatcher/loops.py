@@ -1,6 +1,5 @@
 """Timed work that no message starts: expiry, doubt that lasts too long, and repairs."""
 
-import random
 from datetime import timedelta
 from typing import Final
 
@@ -83,9 +82,7 @@ class Upkeep:
                 connection, before=now - UNREPORTED_AFTER, limit=LIMIT
             )
             freed.append(
-                await settlement.settle(
-                    connection, unreported, now=now, jitter=lambda: random.uniform(-1, 1)
-                )
+                await settlement.settle(connection, unreported, now=now, jitter=settlement.jitter)
             )
         async with self._database.hot_tx() as connection:
             stranded = await upkeep.unpark_orphans(connection)

@@ -1,5 +1,6 @@
 """What happens to messages when something has become known about them; all of it in batches."""
 
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,11 @@ class Freed:
     instances: frozenset[UUID] = frozenset()
     unparked: frozenset[UUID] = frozenset()
     told: Sequence[Stored] = ()
+
+
+def jitter() -> float:
+    """A number from -1 to 1, so that those who failed together do not return together."""
+    return random.uniform(-1, 1)  # noqa: S311 - spreads load, guards nothing
 
 
 async def settle(

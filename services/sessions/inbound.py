@@ -20,8 +20,7 @@ from shared.contracts.commands import Receipt, ReceiptsReported
 from shared.db.database import HotConnection
 from shared.db.group_commit import GroupCommit
 from shared.messaging import outbox
-from shared.messaging.outbox import Stored
-from shared.messaging.outbox import Pending
+from shared.messaging.outbox import Pending, Stored
 
 # What came for one session from its engine, with the session as it was then.
 Arrived = tuple[Session, Stanza | StatusChanged]

@@ -32,5 +32,5 @@ class StatsSettings(ServiceSettings):
         ge=0,
         le=5,
         validation_alias=AliasChoices("linger", "WAYPOST_STATS_LINGER"),
-        description="Seconds to gather events for one transaction; a batch that is full goes at once.",
+        description="Seconds to gather events for one transaction; a full batch goes at once.",
     )

@@ -1,4 +1,4 @@
-"""What Waypost asks of a message broker, small enough to be promised by RabbitMQ and by memory alike."""
+"""What Waypost asks of a message broker: so little that RabbitMQ and memory promise it alike."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -89,7 +89,8 @@ class Broker(Protocol):
         message again after a short delay, at most the queue's delivery limit times, and then to
         the queue's dead-letter queue; ``DEAD`` sends it there at once. ``LATER`` hands it out again
         after a delay without counting, so that no outage, however long, makes a dead letter. A
-        receiver that raises is treated as ``RETRY`` for the whole batch. Survives every loss of the connection.
+        receiver that raises is treated as ``RETRY`` for the whole batch. Survives every loss of the
+        connection.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings as data: declared once at start and after every reconnect, never per publish."""
+"""Exchanges, queues and bindings as data: declared at start and after every reconnect."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """What a queue wants from an exchange. ``key`` is a pattern if the exchange is a topic exchange."""
+    """What a queue wants from an exchange; from a topic exchange, ``key`` is a pattern."""
 
     queue: str
     exchange: str

@@ -115,8 +115,8 @@ class Relay:
     """Publishes one service's outbox.
 
     Whoever has committed rows hands them over with ``wake``, and they are published from memory and
-    then deleted. What was left behind, by a crash or by a broker that was away, a sweep finds by its
-    age. It claims rows by deleting them, in a transaction that is committed after the broker's
+    then deleted. What was left behind, by a crash or by a broker that was away, a sweep finds by
+    its age. It claims rows by deleting them, in a transaction that is committed after the broker's
     confirms. Either way a crash in between publishes twice, never not at all. Claiming by
     ``seq > last`` would lose rows that commit late. Several relays may work on one outbox.
     """

@@ -77,7 +77,8 @@ _WRITE = """
             due_at = coalesce(u.due_at, m.due_at), failed_at = u.failed_at,
             error_code = u.code, error_message = u.reason
         FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[],
-                    $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[], $10::text[])
+                    $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
+                    $10::text[])
              AS u (id, status, transmission_id, sent_at, delivered_at, read_at, due_at, failed_at,
                    code, reason)
         WHERE m.id = u.id

@@ -71,9 +71,12 @@ class Callers:
             case None:
                 return await self._user(token)
 
-    def known(self, key: str) -> Principal | None:
-        """Whom an instance key stands for, if that is known at this moment and nothing is amiss."""
-        known = self._keys.fresh(digest_of(key))
+    async def instance_key(self, key: str) -> Principal | None:
+        """Whom an instance key stands for, if it is one and nothing is amiss with it."""
+        digest = digest_of(key)
+        known = self._keys.fresh(digest)
+        if known is None and kind_of(key) is KeyKind.INSTANCE:
+            known = await self._keys.get(digest)
         if known is None or known.refusal is not None:
             return None
         self._uses.note(known.key_id)

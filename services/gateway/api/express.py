@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from structlog.contextvars import bind_contextvars
 
 from services.gateway.api.callers import X_API_KEY, Callers
 from services.gateway.api.gate import Gate
@@ -63,8 +64,8 @@ class ExpressText:
         """Answer once the text is committed."""
         headers = request.headers
         key = headers.get(X_API_KEY)
-        caller = None if key is None else self._callers.known(key)
-        sender = None if caller is None else self._senders.known(caller)
+        caller = None if key is None else await self._callers.instance_key(key)
+        sender = None if caller is None else await self._senders.own(caller)
         if (
             caller is None
             or sender is None
@@ -74,6 +75,7 @@ class ExpressText:
             or not possible(request)
         ):
             return await self._long_way(request)
+        bind_contextvars(tenant_id=caller.tenant_text)
         allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
         if not allowance.allowed:
             enforce(request, allowance)

@@ -45,10 +45,12 @@ class Senders:
             raise NotFound("There is no such instance; check instanceId.")
         return found
 
-    def known(self, principal: Principal) -> Sender | None:
-        """The instance of an instance key, if that is known at this moment."""
+    async def own(self, principal: Principal) -> Sender | None:
+        """The instance of an instance key."""
         own = principal.instance_id
-        return None if own is None else self._recent.fresh(own)
+        if own is None:
+            return None
+        return self._recent.fresh(own) or await self._recent.get(own)
 
     def forget(self, instance_id: UUID) -> None:
         """An instance has changed."""

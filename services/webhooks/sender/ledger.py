@@ -120,7 +120,7 @@ class Ledger:
         doubted = self._doubted(attempts)
         if not doubted:  # every day's case, and worth its own path: one round trip, not four
             written = [self._result(attempt, {}, now=now) for attempt in attempts]
-            # What a crash takes back is posted once more when its claim runs out, under the same id.
+            # What a crash takes back is posted again when its claim runs out, under the same id.
             async with self._database.hot(durable=False) as connection:
                 counted = await results.write(connection, written, worker=self._worker, now=now)
             self._take_note(attempts, written, {}, counted=counted)
