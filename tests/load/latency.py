@@ -71,6 +71,7 @@ async def measure(folder: Path, database_url: str, amqp_url: str) -> list[Row]:
             " AND m.engine_message_id = w.engine_message_id"
         )
         hops = await made.sql.fetchrow(_HOPS)
+        assert hops is not None
     wire = {row[0]: row[1] for row in rows}
     to_engine = [(wire[id_] - at) * 1000 for id_, at in posted.items()]
     to_webhook = [(arrived[id_] - at) * 1000 for id_, at in posted.items()]

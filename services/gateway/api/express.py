@@ -1,7 +1,8 @@
-"""The short way of ``POST /api/messages/text``: an instance key that is known, and nothing unusual.
+"""The short way of ``POST /api/messages/text``: an instance key, and nothing unusual.
 
 It does what ``Gate`` and ``Sending`` do, in the same order and with the same outcome, without what
-they do for other callers and requests. Whatever is not usual goes the long way.
+they do for other callers and requests. Whatever is not usual goes the long way, and so does what
+is wrong: the short way never refuses anything itself.
 """
 
 import os
@@ -12,6 +13,8 @@ from typing import Final
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import istr
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from structlog.contextvars import bind_contextvars
 
 from services.gateway.api.callers import X_API_KEY, Callers
@@ -25,11 +28,26 @@ from services.gateway.domain.permissions import KeyPermission
 from services.gateway.domain.readiness import takes_messages
 from services.gateway.store.acceptance import NewMessage
 from shared.clock import Clock
-from shared.web.body import BodyLimits, read_model
+from shared.web.body import BodyLimits, parse
 from shared.web.edge import REQUEST_ID
 from shared.web.limits import RateLimiter, enforce
 
 _VARY: Final = "Vary: Origin\r\n"
+_CONTENT_TYPE: Final = istr("Content-Type")
+_JSON: Final = "application/json"
+_NUL: Final = b"\\u0000"
+
+
+class PlainText(BaseModel):
+    """The part of ``NewText`` that most requests are: checked without a line of Python."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    to: str = Field(pattern=r"^\+?[1-9][0-9]{6,14}$")
+    message: str = Field(min_length=1, max_length=4096)
+
+
+_validate: Final = PlainText.__pydantic_validator__.validate_json
 
 
 class ExpressText:
@@ -56,7 +74,7 @@ class ExpressText:
         self._limiter = limiter
         self._sending = sending
         self._accept = acceptance.accept
-        self._limits = limits
+        self._largest = limits.largest
         self._now = clock.now
         self._vary = _VARY if cors else ""
 
@@ -66,12 +84,16 @@ class ExpressText:
         key = headers.get(X_API_KEY)
         caller = None if key is None else await self._callers.instance_key(key)
         sender = None if caller is None else await self._senders.own(caller)
+        content = request.content
         if (
             caller is None
             or sender is None
             or KeyPermission.MESSAGES_SEND not in caller.permissions
             or not takes_messages(sender.status, connected=sender.connected)
             or IDEMPOTENCY_KEY in headers
+            or headers.get(_CONTENT_TYPE) != _JSON
+            or not content.is_eof()  # it came whole, as small bodies do
+            or content.total_bytes > self._largest
             or not possible(request)
         ):
             return await self._long_way(request)
@@ -80,57 +102,55 @@ class ExpressText:
         if not allowance.allowed:
             enforce(request, allowance)
         try:
-            body = await read_model(request, NewText, self._limits)
-            if body.model_fields_set != _USUAL:
+            raw = content.read_nowait()
+            try:
+                text = _validate(raw)
+            except ValidationError:
+                text = None
+            if text is None or _NUL in raw:
+                # Read already, so the rest of the long way only. It finds what is wrong, if it is.
+                body = parse(raw, NewText)
                 enforce(request, allowance)
                 return await self._sending.accept(request, caller, body)
+            digits = text.to.removeprefix("+")
             now = self._now()
             message_id = new_text_id()
             request_id = request[REQUEST_ID]
-            to = body.to
             await self._accept(
                 NewMessage(
-                    message_id, sender.origin, to.chat, _content(body.message), request_id, now
+                    message_id,
+                    sender.origin,
+                    digits + "@s.whatsapp.net",
+                    f'{{"kind":"text","text":{orjson.dumps(text.message).decode()}}}',
+                    request_id,
+                    now,
                 )
             )
         except Exception:
             enforce(request, allowance)
             raise
         return Whole(
-            answer(message_id, sender, to.shown, now),
+            answer(message_id, sender, "+" + digits, now),
             request_id=request_id,
             allowance=allowance,
             vary=self._vary,
         )
 
 
-_USUAL: Final = {"to", "message"}
-
-
-def _content(text: str) -> str:
-    """The content of a text that is nothing but a text."""
-    return f'{{"kind":"text","text":{orjson.dumps(text).decode()}}}'
-
-
-def _drawn() -> Iterator[bytes]:
-    """Random bytes, ten at a time: asking the system once for many is cheaper."""
+def _endings() -> Iterator[str]:
+    """The random part of UUIDs of version 7, as text. Made many at a time, which is cheaper."""
     while True:
-        pool = os.urandom(2560)
-        for start in range(0, len(pool), 10):
-            yield pool[start : start + 10]
+        digits = os.urandom(2560).hex()
+        for start in range(0, len(digits), 20):
+            part = digits[start : start + 20]
+            variant = "89ab"[int(part[3], 16) & 3]
+            yield f"-7{part[:3]}-{variant}{part[4:7]}-{part[7:19]}"
 
 
-_chance: Final = _drawn().__next__
+_ending: Final = _endings().__next__
 
 
 def new_text_id() -> str:
-    """A UUIDv7 as text, in half the time that one takes which is made an object first."""
-    random = int.from_bytes(_chance(), "big")
-    number = (
-        (time.time_ns() // 1_000_000) << 80
-        | 0x7000_8000_0000_0000_0000
-        | (random & 0xFFF0_0000_0000_0000_0000) >> 4 & 0x0FFF_0000_0000_0000_0000
-        | random & 0x3FFF_FFFF_FFFF_FFFF
-    )
-    digits = f"{number:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """A UUIDv7 as text, in a third of the time that one takes which is made an object first."""
+    began = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{began[:8]}-{began[8:]}{_ending()}"

@@ -5,6 +5,7 @@ them anew each time: half of what accepting a message costs. Most of them never 
 they are bytes that were made once.
 """
 
+from math import ceil
 from typing import Final
 
 from aiohttp import web
@@ -35,13 +36,12 @@ class Whole(web.StreamResponse):
 
     def __init__(self, body: str, *, request_id: str, allowance: Allowance, vary: str) -> None:
         # Not super().__init__(): what it prepares is what this class does without.
-        limits = allowance.headers()
+        _, limit, remaining, reset_after = allowance
         self._bytes = (
             f"{_HEAD}{vary}Date: {rfc822_formatted_time()}\r\nContent-Length: {len(body)}\r\n"
-            f"X-Request-Id: {request_id}\r\n"
-            f"RateLimit-Limit: {limits['RateLimit-Limit']}\r\n"
-            f"RateLimit-Remaining: {limits['RateLimit-Remaining']}\r\n"
-            f"RateLimit-Reset: {limits['RateLimit-Reset']}\r\n\r\n{body}"
+            f"X-Request-Id: {request_id}\r\nRateLimit-Limit: {limit}\r\n"
+            f"RateLimit-Remaining: {remaining}\r\n"
+            f"RateLimit-Reset: {ceil(reset_after.total_seconds())}\r\n\r\n{body}"
         ).encode("ascii")
 
     @property
