@@ -6,7 +6,7 @@ DEV := .venv/.dev-installed
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo up down test test-fast fault bench fmt lint types validate migrate \
-	revision docs check
+	revision docs docs-check check
 
 help: ## Show this.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -14,7 +14,7 @@ help: ## Show this.
 run: $(RUN) ## Everything in one process: PostgreSQL included, no phone needed.
 	$(PYTHON) -m services
 
-demo: $(RUN) ## Send a message through a running Waypost and watch it arrive.
+demo: $(DEV) ## Send a message through a running Waypost and watch it arrive.
 	$(PYTHON) docs/examples/demo.py
 
 up: $(RUN) ## The five services as processes; needs DATABASE_URL and AMQP_URL.
@@ -53,11 +53,13 @@ migrate: $(RUN) ## Bring the database at DATABASE_URL to the current schema.
 revision: $(DEV) ## Draft a migration from the tables: make revision m="what it does".
 	$(PYTHON) -m shared.db.migrate revision "$(m)"
 
+docs-check: $(DEV) ## Whether the generated pages are current.
+	$(PYTHON) docs/generate.py --check
+
 docs: $(DEV) ## Write the generated pages anew.
 	$(PYTHON) docs/generate.py
 
-check: lint types validate ## What CI runs: all the above, and every suite.
-	$(PYTHON) -m pytest
+check: lint types validate docs-check test fault ## What CI runs: all the above, and every suite.
 
 $(RUN): requirements.lock
 	deploy/install.sh $< $@
