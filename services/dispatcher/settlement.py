@@ -46,7 +46,7 @@ async def settle(
     """Decide what becomes of messages whose hand-over has ended.
 
     A report about a transmission that is no longer the message's own, because it was settled
-    before or a receipt came first, changes nothing. Returns the instances that may send more.
+    before or a receipt came first, changes nothing. Says what that sets free.
     """
     if not settled:
         return Freed()
@@ -104,7 +104,7 @@ async def settle(
 async def receive(
     connection: HotConnection, receipts: Sequence[Receipt], *, now: datetime
 ) -> Freed:
-    """Move messages forward by what WhatsApp reports. Returns the instances that may send more."""
+    """Move messages forward by what WhatsApp reports. Says what that sets free."""
     by_message: dict[UUID, list[Receipt]] = defaultdict(list)
     for receipt in receipts:
         by_message[receipt.message_id].append(receipt)
@@ -131,7 +131,7 @@ async def receive(
 async def fail(
     connection: HotConnection, found: Sequence[Message], *, code: str, reason: str, now: datetime
 ) -> Freed:
-    """End messages that will not be sent. Returns the instances that may send more."""
+    """End messages that will not be sent. Says what that sets free."""
     changed = [replace(message, status="failed", transmission_id=None) for message in found]
     if not changed:
         return Freed()

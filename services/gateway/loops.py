@@ -30,7 +30,7 @@ class DispatchNews:
     """
 
     def __init__(
-        self, *, broker: Broker, clock: Clock, linger: timedelta = timedelta(milliseconds=3)
+        self, *, broker: Broker, clock: Clock, linger: timedelta = timedelta(milliseconds=5)
     ) -> None:
         self._broker = broker
         self._clock = clock

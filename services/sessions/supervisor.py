@@ -135,7 +135,8 @@ class Supervisor:
         """An instance should not be connected, says a command: look at its row."""
         async with self._lock(instance_id):
             found = await self._look(instance_id)
-            if found is None or (found[0].wanted and not logout):
+            if found is None or found[0].wanted:
+                # Late, or for the second time: somebody has connected it again since.
                 return
             lease = self._leases.of(found[0].shard)
             if lease is not None:
@@ -202,7 +203,12 @@ class Supervisor:
         session = Session(instance, lease, engine)
         self._sessions[instance.id] = session
         self._metrics.live.set(len(self._sessions))
-        await self._chronicle.change(instance, lease, lambda state: _reopened(state, now=now))
+        try:
+            await self._chronicle.change(instance, lease, lambda state: _reopened(state, now=now))
+        except BaseException:
+            # Left in place, it would look alive to whoever tries again, and never be opened.
+            self._forget(session)
+            raise
         task = self._group.create_task(self._open(session), name=f"open:{instance.id}")
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)

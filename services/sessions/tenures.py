@@ -10,7 +10,7 @@ from services.sessions.transmitter import Transmitter
 from shared.broker.port import Broker, Receiver, Subscription
 from shared.broker.topology import shard_queue
 from shared.clock import Clock
-from shared.errors import Transient
+from shared.errors import Fenced, Transient
 from shared.log import get_logger
 
 log = get_logger()
@@ -62,6 +62,10 @@ class ShardDuty:
             try:
                 await self._reports.inherit(tenure.lease)
                 await self._supervisor.adopt(tenure.lease)
+            except Fenced:
+                # The lease ran out while the database kept us waiting; somebody else's turn.
+                tenure.lose()
+                return
             except Transient as error:
                 log.warning("shard_not_taken_up", shard=tenure.lease.shard, reason=error.message)
                 await self._clock.sleep(AFTER_FAILURE)

@@ -132,9 +132,13 @@ class Consumer:
                 continue
             for tag, attempt in retries:
                 aside.create_task(settlement.give_back(tag, attempt), name="retry")
-            for message, outcome in zip(batch, answer.outcomes, strict=True):
-                if outcome is Outcome.LATER:
-                    aside.create_task(settlement.offer_again(message, arrivals), name="later")
+            later = [
+                message
+                for message, outcome in zip(batch, answer.outcomes, strict=True)
+                if outcome is Outcome.LATER
+            ]
+            if later:
+                aside.create_task(settlement.offer_again(later, arrivals), name="later")
 
     async def _withdraw(
         self, channel: AbstractChannel, tag: str, arrivals: Arrivals[DeliveredMessage]
@@ -195,6 +199,8 @@ class _Settlement:
     async def _acknowledge(self, done: Sequence[int]) -> None:
         """Ack with ``multiple`` as far as nothing below is held back: that would be acked too."""
         lowest_held = min(self._held, default=None)
+        # In order: what was kept for later is handed out before or after what came meanwhile.
+        done = sorted(done)
         together = [tag for tag in done if lowest_held is None or tag < lowest_held]
         if together:
             await self._channel.basic_ack(together[-1], multiple=len(together) > 1, wait=False)
@@ -215,16 +221,18 @@ class _Settlement:
         self._held.discard(tag)
 
     async def offer_again(
-        self, message: DeliveredMessage, arrivals: Arrivals[DeliveredMessage]
+        self, messages: Sequence[DeliveredMessage], arrivals: Arrivals[DeliveredMessage]
     ) -> None:
-        """Hand a message out again after a while. It stays ours, so the broker counts nothing."""
+        """Hand messages out again after a while. They stay ours, so the broker counts nothing."""
         await _within(LATER_DELAYS * self._retry_delay, self._hurry)
         if not arrivals.closed.is_set():
-            arrivals.add_first(message)
+            for message in reversed(messages):
+                arrivals.add_first(message)
             return
-        with suppress(Transient), translated("returning a message"):
+        with suppress(Transient), translated("returning messages"):
             async with asyncio.timeout(SETTLE_TIMEOUT):
-                await self._channel.basic_nack(_tag(message), requeue=True, wait=False)
+                for message in messages:
+                    await self._channel.basic_nack(_tag(message), requeue=True, wait=False)
 
 
 async def _within(delay: timedelta, event: asyncio.Event) -> None:

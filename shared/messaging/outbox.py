@@ -158,8 +158,8 @@ class Relay:
             try:
                 if self._fresh:
                     await self.publish_fresh()
-                    continue
                 now = self._clock.monotonic()
+                # In turn with what is handed over, which under load never ends.
                 if self._unseen or now - swept >= IDLE.total_seconds():
                     older_than = timedelta(0) if self._unseen else LEFT_BEHIND
                     self._unseen = False
@@ -175,7 +175,8 @@ class Relay:
             self._metrics.loop_succeeded.labels(f"{self._schema}_outbox").set(
                 self._clock.now().timestamp()
             )
-            await self._nudge.wait(IDLE)
+            if not self._fresh:
+                await self._nudge.wait(IDLE)
 
     async def publish_fresh(self) -> int:
         """Publish what was handed over, at most ``CLAIM_LIMIT`` rows; return how many.

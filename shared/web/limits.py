@@ -145,9 +145,13 @@ class RateLimiter:
         self._away, self._away_until = True, self._monotonic() + _AWAY_FOR
 
     def _hit_memory(self, name: str, limit: Limit) -> Allowance:
-        seconds = limit.seconds
-        allowed, window = self._memory.take(name, limit.amount, seconds, 1)
-        return _allowance(window, limit, allowed=allowed, later=0)
+        amount = limit.amount
+        taken = self._memory.take_one(name, amount, limit.seconds)
+        if taken is not None:
+            remaining, left = taken
+            return Allowance(True, amount, remaining, timedelta(seconds=left))
+        window = self._memory.take(name, amount, limit.seconds, 1)[1]
+        return _allowance(window, limit, allowed=False, later=0)
 
     async def _serve(self, redis: RedisStorage, name: str, limit: Limit) -> None:
         """Ask Redis for everybody in line, then for those who came meanwhile, until none do."""

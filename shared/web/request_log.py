@@ -7,11 +7,11 @@ have it written directly. Any other line goes through structlog, and so does thi
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import BinaryIO, Final, Protocol
 
 import orjson
 import structlog
-from structlog.contextvars import get_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from shared.clock import Clock
@@ -33,8 +33,11 @@ class RequestLog(Protocol):
         duration_ms: float,
         request_id: str,
         quiet: bool,
+        facts: Mapping[str, str],
     ) -> None:
-        """Write it; ``quiet`` is for probes, whose lines are at debug. Must not raise or wait."""
+        """Write it, with ``facts``, which are ids; ``quiet`` is for probes, whose lines are at
+        debug. Must neither raise nor wait.
+        """
         ...
 
 
@@ -54,6 +57,7 @@ class StructuredRequestLog:
         duration_ms: float,
         request_id: str,
         quiet: bool,
+        facts: Mapping[str, str],
     ) -> None:
         log = self._log.debug if quiet else self._log.info
         log(
@@ -63,27 +67,20 @@ class StructuredRequestLog:
             status=status,
             duration_ms=duration_ms,
             request_id=request_id,
+            **facts,
         )
 
 
 class JsonRequestLog:
     """Straight to ``stream`` (stdout's buffer) as JSON, in the form of every other line.
 
-    Of what is bound to the context it takes ``context``, and nothing else: those are ids, so there
-    is nothing in them to mask. Lines leave together, at most ``_LINGER`` seconds after the first:
+    Lines leave together, at most ``_LINGER`` seconds after the first:
     a system call for each would cost as much as the line. A crash loses what has not left.
     """
 
-    def __init__(
-        self,
-        stream: BinaryIO,
-        clock: Clock,
-        *,
-        context: tuple[str, ...] = ("tenant_id", "user_id", "instance_id", "message_id"),
-    ) -> None:
+    def __init__(self, stream: BinaryIO, clock: Clock) -> None:
         self._stream = stream
         self._now = clock.now
-        self._context = context
         self._leaving = False
 
     def __call__(
@@ -95,6 +92,7 @@ class JsonRequestLog:
         duration_ms: float,
         request_id: str,
         quiet: bool,
+        facts: Mapping[str, str],
     ) -> None:
         if quiet:
             return
@@ -107,11 +105,8 @@ class JsonRequestLog:
             "status": status,
             "duration_ms": duration_ms,
             "request_id": request_id,
+            **facts,
         }
-        bound = get_contextvars()
-        for name in self._context:
-            if name in bound:
-                line[name] = bound[name]
         self._stream.write(orjson.dumps(line, default=str, option=_OPTIONS))
         if not self._leaving:
             self._leaving = True

@@ -79,6 +79,20 @@ class MemoryWindows(Storage, SlidingWindowCounterSupport):
             counts.current += count
         return fits, _window(counts, now)
 
+    def take_one(self, key: str, limit: int, seconds: int) -> tuple[int, float] | None:
+        """Count one hit if it fits: how many more do now, and seconds until the window ends.
+
+        What ``take`` does for the one case that every request is, in one piece: half the time.
+        """
+        now = self._monotonic()
+        counts = self._rolled(key, seconds, now)
+        left = (counts.index + 1) * seconds - now
+        used = counts.previous * left / seconds + counts.current + 1
+        if used >= limit + 1:
+            return None
+        counts.current += 1
+        return max(0, limit - int(used)), left
+
     @override
     async def acquire_sliding_window_entry(
         self, key: str, limit: int, expiry: int, amount: int = 1

@@ -343,6 +343,30 @@ async def test_a_message_for_later_comes_again_however_often_and_counts_nothing(
     assert {message.attempt for message in inbox.messages} == {1}
 
 
+async def test_a_batch_that_was_kept_for_later_is_settled_whole_and_in_order(
+    broker: Broker, names: Names
+) -> None:
+    seen: set[bytes] = set()
+
+    def away_at_first(message: Incoming) -> Outcome:
+        if message.body in seen:
+            return Outcome.DONE
+        seen.add(message.body)
+        return Outcome.LATER
+
+    inbox, marker = Inbox(away_at_first), Inbox()
+    async with (
+        broker.subscribe(Subscription(queue=names.queue, receive=inbox, batch=20)),
+        publishing(broker, *names.messages(40)),
+    ):
+        await inbox.received(80)
+    async with broker.subscribe(Subscription(queue=names.queue, receive=marker)):
+        await broker.publish([names.message("last")])
+        await marker.received(1)
+
+    assert marker.bodies == ["last"]
+
+
 async def test_what_is_kept_for_later_goes_back_to_the_queue_when_the_receiver_leaves(
     broker: Broker, names: Names
 ) -> None:

@@ -213,3 +213,14 @@ async def test_a_web_page_that_is_trusted_may_send(database_url: str) -> None:
         plain = await sender.post({"to": TO, "message": "x"})
         assert plain.headers["Vary"] == page.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Origin" not in plain.headers
+
+
+@pytest.mark.parametrize("more", BOTH_WAYS)
+async def test_a_bearer_token_comes_before_a_key_whatever_else_is_sent(
+    sender: Sender, more: dict[str, Any]
+) -> None:
+    await sender.warm()
+    answer = await sender.post(
+        {"to": TO, "message": "x", **more}, headers={"Authorization": "Bearer of-somebody-else"}
+    )
+    assert answer.status == 401

@@ -275,6 +275,36 @@ async def test_rows_that_could_not_be_published_when_handed_over_stay_for_the_sw
     assert row.id in world.single
 
 
+async def test_what_was_left_behind_gets_its_turn_while_more_is_handed_over_without_end(
+    world: World,
+) -> None:
+    broker = MemoryBroker(SEEN)
+    relay = world.relay(broker)
+    left = an_event()
+    left_is_told = asyncio.Event()
+
+    async def receive(messages: Sequence[Incoming]) -> list[Outcome]:
+        # Each that is published hands over the next, so the relay is never idle.
+        if str(left.id) in {message.message_id for message in messages}:
+            left_is_told.set()
+        world.clock.move(timedelta(seconds=1))
+        relay.wake(await world.add([an_event()]))
+        return [Outcome.DONE] * len(messages)
+
+    async with (
+        broker.subscribe(Subscription(queue="batches", receive=world.inboxes["batches"])),
+        broker.subscribe(Subscription(queue="events", receive=receive)),
+    ):
+        relay.wake(await world.add([an_event()]))
+        running = asyncio.create_task(relay.run())
+        await world.inboxes["batches"].received(5)
+        await world.add([left])
+        async with asyncio.timeout(10):
+            await left_is_told.wait()
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_what_was_not_committed_is_not_told(world: World) -> None:
     broker = MemoryBroker(SEEN)
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from shared import errors
-from shared.web.edge import REQUEST_ID, RESPONSE_HEADERS, Edge
+from shared.web.edge import Edge, LOGGED, REQUEST_ID, RESPONSE_HEADERS
 from shared.web.envelope import respond
 from shared.web.request_log import JsonRequestLog, RequestLog
 from tests.support.clock import HandClock
@@ -358,7 +358,8 @@ async def test_the_short_way_to_the_log_writes_the_same_line() -> None:
     stream, clock = io.BytesIO(), HandClock()
 
     async def handler(request: web.Request) -> web.StreamResponse:
-        structlog.contextvars.bind_contextvars(tenant_id="t1", phone="+491701234567")
+        request[LOGGED] = {"tenant_id": "t1"}
+        structlog.contextvars.bind_contextvars(phone="+491701234567")
         return respond(None)
 
     async with served(handler, clock=clock, request_log=JsonRequestLog(stream, clock)) as client:

@@ -28,7 +28,6 @@ class Candidate:
     guard: Mapping[str, object]
     status: str
     throttled_until: datetime | None
-    paced_until: datetime | None
     in_flight: int
 
 
@@ -69,7 +68,7 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
         SELECT p.instance_id, i.shard, i.guard,
                CASE WHEN i.deleted_at IS NULL THEN coalesce(s.status, 'created')
                     ELSE 'deleted' END,
-               p.throttled_until, p.paced_until,
+               p.throttled_until,
                (SELECT count(*) FROM dispatcher.transmissions t
                 WHERE t.instance_id = p.instance_id AND t.outcome IS NULL)
         FROM dispatcher.pacing p
@@ -87,8 +86,7 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
             guard=orjson.loads(row[2]),
             status=row[3],
             throttled_until=row[4],
-            paced_until=row[5],
-            in_flight=row[6],
+            in_flight=row[5],
         )
         for row in rows
     ]

@@ -12,10 +12,10 @@ from typing import Final
 
 import orjson
 from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION
 from aiohttp.typedefs import Handler
 from multidict import istr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from structlog.contextvars import bind_contextvars
 
 from services.gateway.api.callers import X_API_KEY, Callers
 from services.gateway.api.gate import Gate
@@ -29,7 +29,7 @@ from services.gateway.domain.readiness import takes_messages
 from services.gateway.store.acceptance import NewMessage
 from shared.clock import Clock
 from shared.web.body import BodyLimits, parse
-from shared.web.edge import REQUEST_ID
+from shared.web.edge import LOGGED, REQUEST_ID
 from shared.web.limits import RateLimiter, enforce
 
 _VARY: Final = "Vary: Origin\r\n"
@@ -91,13 +91,15 @@ class ExpressText:
             or KeyPermission.MESSAGES_SEND not in caller.permissions
             or not takes_messages(sender.status, connected=sender.connected)
             or IDEMPOTENCY_KEY in headers
+            # It comes before a key, and may be somebody else's.
+            or AUTHORIZATION in headers
             or headers.get(_CONTENT_TYPE) != _JSON
             or not content.is_eof()  # it came whole, as small bodies do
             or content.total_bytes > self._largest
             or not possible(request)
         ):
             return await self._long_way(request)
-        bind_contextvars(tenant_id=caller.tenant_text)
+        request[LOGGED] = caller.facts
         allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
         if not allowance.allowed:
             enforce(request, allowance)

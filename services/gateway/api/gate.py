@@ -15,6 +15,7 @@ from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.principal import Principal
 from shared.errors import NotFound, Unauthenticated
 from shared.log import get_logger
+from shared.web.edge import LOGGED
 from shared.web.limits import Limit, RateLimiter, enforce
 from shared.web.routes import Route
 
@@ -73,7 +74,8 @@ class Gate:
             except Unauthenticated:
                 await self._count_stranger(request)
                 raise
-            bind_contextvars(tenant_id=principal.tenant_text)
+            bind_contextvars(**principal.facts)
+            request[LOGGED] = principal.facts
             limit = self.limit(principal)
             enforce(request, await limiter.hit(principal.limit_key, limit))
             require(principal, access)

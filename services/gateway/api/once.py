@@ -53,7 +53,7 @@ def keyed(
 ) -> KeyedRequest | None:
     """What the request's key stands for; ``None`` if it has none.
 
-    Two instance keys of one tenant do not share keys: each acts for another instance.
+    Only the same caller shares a key with itself: what was answered may hold a secret of theirs.
     """
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:
@@ -64,11 +64,14 @@ def keyed(
         )
     tenant = NOBODY if principal is None else principal.tenant_id
     instance = None if principal is None else principal.instance_id
-    said = f"{request.method} {request.path}\n{body.model_dump_json(by_alias=True)}"
+    user = None if principal is None else principal.user_id
+    # What was sent, without defaults: a field that is added later must not make old keys mismatch.
+    sent = body.model_dump_json(by_alias=True, exclude_unset=True)
+    said = f"{request.method} {request.path}\n{sent}"
     return KeyedRequest(
         tenant_id=tenant,
         key=key,
-        key_hash=hashlib.sha256(f"{instance}\n{key}".encode()).digest(),
+        key_hash=hashlib.sha256(f"{tenant}\n{instance}\n{user}\n{key}".encode()).digest(),
         # Under the key, which is not stored: what is said may hold a password, and a bare hash of
         # that could be tried out.
         fingerprint=hmac.digest(key.encode(), said.encode(), "sha256"),

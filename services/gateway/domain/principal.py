@@ -1,5 +1,6 @@
 """Who is calling, and what of their organization they may see."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from uuid import UUID
@@ -33,11 +34,11 @@ class Principal:
     instance_id: UUID | None = None
     key_id: UUID | None = None
     rate_limit: int | None = None
-    tenant_text: str = field(init=False, repr=False, compare=False)
+    facts: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # Made once, because every log line has it.
-        object.__setattr__(self, "tenant_text", str(self.tenant_id))
+        # What every line about one of their requests says; made once for all of those.
+        object.__setattr__(self, "facts", {"tenant_id": str(self.tenant_id)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ class KeyUses:
         if not noted:
             return 0
         try:
-            async with self._database.hot() as connection:
+            # Not worth waiting for the disk: the next use writes it again.
+            async with self._database.hot(durable=False) as connection:
                 await connection.execute(
                     "UPDATE gateway.instance_keys SET last_used_at = $2"
                     " WHERE id = ANY ($1::uuid[])",

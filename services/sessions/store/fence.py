@@ -70,9 +70,9 @@ class Fence:
         self._alone = asyncio.Lock()
 
     @asynccontextmanager
-    async def statement(self, *, durable: bool = True) -> AsyncIterator[HotConnection]:
-        """A connection for one statement, which must contain ``HELD``; ``durable`` as there."""
-        async with self._shared(), self._database.hot(durable=durable) as connection:
+    async def statement(self) -> AsyncIterator[HotConnection]:
+        """A connection for one statement, which must contain ``HELD``."""
+        async with self._shared(), self._database.hot() as connection:
             yield connection
 
     @asynccontextmanager

@@ -3,8 +3,8 @@
 It plays WhatsApp, so it keeps what it has been given whatever becomes of the session process, and
 several processes use it at once. Its clock is the database's.
 
-The wire and acknowledgements do not wait for the disk: a crash of PostgreSQL takes the last of them
-back together, like a server that forgot, and what follows from them is repeated or in doubt.
+Acknowledgements do not wait for the disk: one that a crash of PostgreSQL takes back is a stanza
+that comes once more, and is recognised.
 """
 
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ class Server:
         message whose id is known is acknowledged and otherwise ignored, as WhatsApp does.
         """
         later = [(number, item) for number, send in enumerate(sends) for item in send.later]
-        async with self._fence.statement(durable=False) as connection:
+        async with self._fence.statement() as connection:
             rows = await connection.fetch(
                 _TAKE,
                 *claimed([send.lease for send in sends]),
