@@ -104,7 +104,9 @@ class Customer:
         )
         id_ = made.data["id"]
         (await self.post(f"/api/instances/{id_}/connect")).data  # noqa: B018 - asserts success
-        key = await self.post(f"/api/instances/{id_}/keys", {"name": "test"})
+        key = await self.post(
+            f"/api/instances/{id_}/keys", {"name": "test", "rateLimit": 1_000_000}
+        )
 
         async def ready() -> Any:
             status = (await self.get(f"/api/instances/{id_}/status")).data

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from shared import errors
-from shared.web.edge import Edge, LOGGED, REQUEST_ID, RESPONSE_HEADERS
+from shared.web.edge import LOGGED, REQUEST_ID, RESPONSE_HEADERS, Edge
 from shared.web.envelope import respond
 from shared.web.request_log import JsonRequestLog, RequestLog
 from tests.support.clock import HandClock
