@@ -10,6 +10,6 @@ Promises  each event reaches each endpoint that wants it at least once, always u
           ``webhook-id``, or its delivery ends as exhausted or disabled; an endpoint that hangs
           slows nobody else; nothing is posted to a private address. Order is not promised.
 
-An endpoint is sent what happens from a second after it was made, changed or switched on, which is
-how long its tenant's endpoints are remembered.
+An endpoint is sent what is told from the moment on at which it was made, changed or switched on:
+endpoints are looked up anew for every batch of events.
 """
