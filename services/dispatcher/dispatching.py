@@ -21,7 +21,7 @@ from shared.db.database import Database, HotConnection
 from shared.errors import Transient
 from shared.ids import new_id
 from shared.log import get_logger
-from shared.messaging.outbox import Relay
+from shared.messaging.outbox import Relay, Stored
 from shared.nudge import Nudge
 
 log = get_logger()
@@ -163,6 +163,7 @@ class Dispatching:
 
     async def _claim(self, instances: Sequence[UUID]) -> list[tuple[int, Transmission]]:
         now = self._clock.now()
+        told: list[Stored] = []
         async with self._database.hot_tx() as connection:
             unknown = set(instances) - self._known
             if unknown:
@@ -173,7 +174,7 @@ class Dispatching:
             elsewhere = set(instances) - {candidate.instance_id for candidate in found}
             for candidate in found:
                 if candidate.status in ENDED:
-                    await self._give_up(connection, candidate)
+                    told += await self._give_up(connection, candidate)
             able = [one for one in found if one.status == "ready"]
             rooms = await self._rooms(connection, able)
             claimed = []
@@ -183,6 +184,7 @@ class Dispatching:
                     [(instance, room.count) for instance, room in rooms.items() if room.count],
                     now=now,
                 )
+        self._relay.wake(told)
         taken = Counter(item.instance_id for _, item in claimed)
         for instance, room in rooms.items():
             if room.count and taken[instance] < room.count:
@@ -219,8 +221,9 @@ class Dispatching:
             await claims.note_pace(connection, paced)
         return rooms
 
-    async def _give_up(self, connection: HotConnection, candidate: Candidate) -> None:
+    async def _give_up(self, connection: HotConnection, candidate: Candidate) -> Sequence[Stored]:
         code, reason = ENDED[candidate.status]
         waiting = await upkeep.lock_waiting_of(connection, candidate.instance_id, limit=CLAIM_LIMIT)
-        await settlement.fail(connection, waiting, code=code, reason=reason, now=self._clock.now())
-        self._relay.wake()
+        now = self._clock.now()
+        freed = await settlement.fail(connection, waiting, code=code, reason=reason, now=now)
+        return freed.told
