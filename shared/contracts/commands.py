@@ -5,8 +5,9 @@ from enum import StrEnum
 from typing import ClassVar, Literal
 from uuid import UUID
 
-from shared.contracts.content import Content
+from shared.contracts.content import Content, Sendable
 from shared.contracts.model import Command, Contract
+from shared.contracts.questions import Answer, Question
 
 
 class Dispatch(Command):
@@ -28,7 +29,7 @@ class Transmission(Contract):
     instance_id: UUID
     attempt: int
     to: str
-    content: Content
+    content: Sendable
     engine_message_id: str
     request_id: str | None = None
 
@@ -140,6 +141,66 @@ class WriteFromSandboxContact(Command):
     reply_to: str | None = None
 
 
+class MarkRead(Command):
+    """To the owner of a shard: tell a chat that these messages were read, or listened to.
+
+    Repeating it does no harm; if it is lost, so is the receipt, and nothing else.
+    """
+
+    TYPE: ClassVar[str] = "mark_read"
+    instance_id: UUID
+    chat: str
+    sender: str
+    engine_message_ids: tuple[str, ...]
+    played: bool = False
+    request_id: str | None = None
+
+
+class ShowPresence(Command):
+    """To the owner of a shard: show a chat that somebody is typing or recording, or has stopped.
+
+    Too late after ``until``: it is dropped then.
+    """
+
+    TYPE: ClassVar[str] = "show_presence"
+    instance_id: UUID
+    chat: str
+    state: Literal["typing", "recording", "paused"]
+    until: datetime
+    request_id: str | None = None
+
+
+class AskInstance(Command):
+    """To the owner of a shard: ask WhatsApp this, and answer to ``reply_to``.
+
+    ``reply_to`` is the routing key of who waits. After ``until`` nobody does: it is dropped then.
+    """
+
+    TYPE: ClassVar[str] = "ask_instance"
+    ask_id: UUID
+    instance_id: UUID
+    question: Question
+    reply_to: str
+    until: datetime
+    request_id: str | None = None
+
+
+class Refusal(Contract):
+    """Why a question was not answered: an error code of ours and a sentence for the caller."""
+
+    code: str
+    message: str
+
+
+class InstanceAnswered(Command):
+    """To the gateway replica that has asked: the answer, or why there is none. May come twice."""
+
+    TYPE: ClassVar[str] = "instance_answered"
+    ask_id: UUID
+    answer: Answer | None = None
+    refusal: Refusal | None = None
+
+
 class TestEndpoint(Command):
     """To webhooks: deliver a ``test`` event to this endpoint now, whatever it subscribes to."""
 
@@ -160,6 +221,10 @@ COMMANDS: dict[str, type[Command]] = {
         DisconnectInstance,
         ScanSandboxQr,
         WriteFromSandboxContact,
+        MarkRead,
+        ShowPresence,
+        AskInstance,
+        InstanceAnswered,
         TestEndpoint,
     )
 }

@@ -158,6 +158,32 @@ class InstanceDisconnected(Event):
     will_retry: bool
 
 
+class ConnectionUpdate(Event):
+    """Something has happened on the way to a connection, or on the way back to one.
+
+    Emitted for every attempt that fails and for every pairing code. Not a change of status: those
+    are ``instance.status``. ``code`` is for the phone to type in, until ``expires_at``.
+    """
+
+    TYPE: ClassVar[str] = "connection.update"
+    connection: Literal["pairing_code", "retrying", "refused"]
+    reason: str | None = None
+    code: str | None = None
+    expires_at: Moment | None = None
+
+
+class SessionDegraded(Event):
+    """An instance is connected and hears nothing: WhatsApp does not answer its keepalives.
+
+    Emitted once until it answers again or is reconnected, which is tried by itself; messages wait
+    or end as unconfirmed meanwhile. ``last_heard_at`` is when WhatsApp last sent anything.
+    """
+
+    TYPE: ClassVar[str] = "session.degraded"
+    reason: str
+    last_heard_at: Moment | None = None
+
+
 class WebhookDisabled(Event):
     """An endpoint gets nothing any more, because it answered 410 or failed for five days.
 
@@ -201,6 +227,8 @@ EVENTS: dict[str, type[Event]] = {
         InstanceQr,
         InstanceConnected,
         InstanceDisconnected,
+        ConnectionUpdate,
+        SessionDegraded,
         WebhookDisabled,
         WebhookRecovered,
         Test,

@@ -5,11 +5,27 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
 from services.sessions.domain.lease import Lease
-from shared.contracts.content import ContactCard, Content, Identity, Location, Media, Poll, Text
+from shared.contracts.content import (
+    ContactCard,
+    Content,
+    Edit,
+    Identity,
+    Location,
+    Media,
+    Poll,
+    Revoke,
+    Sendable,
+    Text,
+)
+from shared.contracts.content import (
+    Reaction as SentReaction,
+)
+from shared.contracts.questions import Answer, Question
 from shared.errors import Rejected, Transient
 
 
@@ -33,6 +49,9 @@ class Capability(StrEnum):
     READ_RECEIPTS = "read_receipts"
     TYPING = "typing"
     NUMBER_CHECK = "number_check"
+    PROFILE = "profile"
+    # A proxy and a device name of the instance's own mean something to it.
+    PROXY = "proxy"
 
 
 class NotOnWhatsApp(Rejected):
@@ -78,15 +97,31 @@ class Opening:
     lease: Lease
     phone_number: str | None
     settings: Mapping[str, object]
+    proxy: str | None = None
+    device_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A file on this machine, checked and ready to be sent; ``size`` is in bytes.
+
+    It stays where it is until the engine's call has returned.
+    """
+
+    path: Path
+    mime_type: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """One message to hand over. ``to`` is a canonical address."""
+    """One message to hand over. ``to`` is a canonical address; media comes with its file."""
 
     engine_message_id: str
     to: str
-    content: Content
+    content: Sendable
+    attachment: Attachment | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +195,32 @@ class Failed(Happening):
     reason: str
 
 
-Ending = Disconnected | LoggedOut | Banned | Failed
-SessionHappening = Qr | Paired | Connected | Ending
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replaced(Happening):
+    """The same device has connected from elsewhere. Ends the session.
+
+    Nobody else should have its credentials but the shard's next owner, so whoever hears this asks
+    whether the lease still holds before doing anything.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deaf(Happening):
+    """The session looks connected and hears nothing; the engine tries to mend it."""
+
+    reason: str
+    last_heard_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hindered(Happening):
+    """An attempt to connect has failed; the engine tries again by itself."""
+
+    reason: str
+
+
+Ending = Disconnected | LoggedOut | Banned | Failed | Replaced
+SessionHappening = Qr | Paired | Connected | Deaf | Hindered | Ending
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,13 +236,18 @@ class Stanza(Happening):
     sender: Identity
 
 
+MediaHandle = Mapping[str, str]
+"""What an engine needs to fetch a file that somebody sent, in its own terms. Secret."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReceived(Stanza):
-    """Somebody wrote to the account."""
+    """Somebody wrote to the account. Media comes with the handle to fetch it by."""
 
     engine_message_id: str
     content: Content
     reply_to: str | None = None
+    media: MediaHandle | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +337,40 @@ class Engine(Protocol):
         """
         ...
 
+    async def ask(self, instance_id: UUID, question: Question) -> Answer:
+        """Ask WhatsApp something, and return its answer, of the kind that the question names.
+
+        Raises ``Rejected`` if it refuses (``Unsupported`` if this engine cannot ask it),
+        ``Transient`` if it may be asked again (``SessionDown``), and ``Unconfirmed`` if a question
+        that changes something was asked and not answered.
+        """
+        ...
+
+    async def mark_read(
+        self,
+        instance_id: UUID,
+        *,
+        chat: str,
+        sender: str,
+        engine_message_ids: Sequence[str],
+        played: bool = False,
+    ) -> None:
+        """Tell ``chat`` that messages of ``sender`` were read. Raises as ``ask`` does."""
+        ...
+
+    async def show_presence(
+        self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
+    ) -> None:
+        """Show ``chat`` what the account is doing. Raises as ``ask`` does."""
+        ...
+
+    async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
+        """Write a file that somebody sent to ``into``, which does not exist yet, decrypted.
+
+        Raises ``Rejected`` if it is gone for good and ``Transient`` if it may be tried again.
+        """
+        ...
+
     async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
         """Let go of a session; with ``forget``, unlink the device and erase its credentials too.
 
@@ -283,7 +381,7 @@ class Engine(Protocol):
         ...
 
 
-def needed(content: Content) -> Capability:
+def needed(content: Sendable) -> Capability:
     """What an engine must be capable of to say this."""
     match content:
         case Text():
@@ -296,3 +394,9 @@ def needed(content: Content) -> Capability:
             return Capability.CONTACT
         case Poll():
             return Capability.POLL
+        case SentReaction():
+            return Capability.REACTION
+        case Edit():
+            return Capability.EDIT
+        case Revoke():
+            return Capability.REVOKE

@@ -16,7 +16,8 @@ class MessageRow(Base):
     ``sequence`` is the order in which messages were accepted. ``transmission_id`` is set while one
     is in flight. ``parked`` keeps a message out of the claim index while an earlier one of its chat
     is in line; settling that one unparks it. ``due_at`` is when it may next be tried, or when an
-    unconfirmed one is given up. ``priority`` is 0 high, 1 normal, 2 low.
+    unconfirmed one is given up. ``priority`` is 0 high, 1 normal, 2 low. ``target_id`` is the
+    message that an edit or a revocation changes, which then has the time of that.
     """
 
     __tablename__ = "messages"
@@ -93,6 +94,9 @@ class MessageRow(Base):
     delivered_at: Mapped[Moment | None]
     read_at: Mapped[Moment | None]
     failed_at: Mapped[Moment | None]
+    target_id: Mapped[UUID | None]
+    edited_at: Mapped[Moment | None]
+    revoked_at: Mapped[Moment | None]
 
 
 class TransmissionRow(Base):

@@ -66,7 +66,8 @@ class InstanceRow(Base):
 
     ``connected`` is what the tenant wants; what is so stands in ``sessions.session_states``.
     ``guard`` holds the limits that protect the number and its recipients: ``perMinute``,
-    ``perHour``, ``perDay``, zero meaning no limit.
+    ``perHour``, ``perDay``, zero meaning no limit; ``proxy`` and ``deviceName``, if any, are how
+    the instance connects and what the phone calls it.
     """
 
     __tablename__ = "instances"
@@ -178,6 +179,26 @@ class EventRow(Base):
     type: Mapped[Word]
     time: Mapped[Moment]
     body: Mapped[bytes]
+
+
+class MediaRow(Base):
+    """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``."""
+
+    __tablename__ = "media"
+    __table_args__ = (
+        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "sha256"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
+    sha256: Mapped[Word]
+    size: Mapped[int] = mapped_column(BigInteger)
+    mime_type: Mapped[Word]
+    filename: Mapped[Word | None]
+    created_at: Mapped[Moment]
+    deleted_at: Mapped[Moment | None]
 
 
 class GatewayOutboxRow(OutboxColumns, Base):

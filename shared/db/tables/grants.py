@@ -19,6 +19,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("gateway", "SELECT", "dispatcher.pacing"),
     ("gateway", "SELECT", "sessions.session_states"),
     ("gateway", "SELECT", "sessions.handovers"),
+    ("gateway", "SELECT", "sessions.inbound_media"),
     ("gateway", "SELECT", "webhooks.deliveries"),
     ("gateway", "SELECT", "webhooks.attempts"),
     ("gateway", "SELECT", "webhooks.endpoint_health"),
@@ -28,6 +29,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("dispatcher", "SELECT", "sessions.handovers"),
     ("dispatcher", "SELECT", "sessions.shards"),
     ("sessions", "SELECT", "gateway.instances"),
+    ("sessions", "SELECT", "gateway.media"),
     ("webhooks", "SELECT", "gateway.webhooks"),
     ("webhooks", "SELECT", "gateway.instances"),
     ("stats", "SELECT", "gateway.organizations"),
@@ -55,6 +57,8 @@ def statements() -> list[str]:
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {service} TO {name}",
             f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {service} TO {name}",
         ]
+    # The whatsmeow library keeps credentials here, in tables that it makes and migrates by itself.
+    made.append(f"GRANT USAGE, CREATE ON SCHEMA whatsmeow TO {role('sessions')}")
     for service, privilege, table in FOREIGN:
         made += [
             f"GRANT USAGE ON SCHEMA {table.split('.')[0]} TO {role(service)}",

@@ -104,6 +104,84 @@ class InboundRow(Base):
     seen_at: Mapped[Moment]
 
 
+class DeviceRow(Base):
+    """The linked device of an instance; its keys are in the engine's own schema, ``whatsmeow``.
+
+    ``address`` is WhatsApp's name of the device, by which its session is resumed.
+    """
+
+    __tablename__ = "devices"
+    __table_args__ = (SCHEMA,)
+
+    instance_id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    shard: Mapped[Small]
+    epoch: Mapped[Big]
+    address: Mapped[Word]
+    lid: Mapped[Word | None]
+    paired_at: Mapped[Moment]
+
+
+class InboundMediaRow(Base):
+    """A file that somebody sent to an instance, fetched after the message was told of.
+
+    ``id`` is the ``mediaId`` of the message's content. ``handle`` is how the engine finds the
+    file, and is erased with the last attempt. ``status`` is waiting, stored or failed.
+    """
+
+    __tablename__ = "inbound_media"
+    __table_args__ = (
+        Index("ix_inbound_media_due", "shard", "due_at", postgresql_where=text("status='waiting'")),
+        Index(None, "tenant_id", "id"),
+        Index(None, "sha256"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[Ref]
+    shard: Mapped[Small]
+    engine_message_id: Mapped[Word]
+    handle: Mapped[Json | None]
+    mime_type: Mapped[Word]
+    filename: Mapped[Word | None]
+    size: Mapped[Big | None]
+    sha256: Mapped[Word | None]
+    status: Mapped[Word]
+    error: Mapped[Word | None]
+    attempts: Mapped[Small] = mapped_column(server_default=text("0"))
+    due_at: Mapped[Moment]
+    created_at: Mapped[Moment]
+    stored_at: Mapped[Moment | None]
+
+
+class NumberRow(Base):
+    """What was last heard of a number: whether it is on WhatsApp, and under which address."""
+
+    __tablename__ = "numbers"
+    __table_args__ = (Index(None, "checked_at"), SCHEMA)
+
+    tenant_id: Mapped[Id]
+    engine: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[str] = mapped_column(primary_key=True)
+    on_whatsapp: Mapped[bool]
+    address: Mapped[Word | None]
+    checked_at: Mapped[Moment]
+
+
+class ProxyRow(Base):
+    """Which proxy of the pool an instance was given; it keeps it until connecting by it fails."""
+
+    __tablename__ = "proxies"
+    __table_args__ = (SCHEMA,)
+
+    instance_id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    proxy: Mapped[Word]
+    failures: Mapped[Small] = mapped_column(server_default=text("0"))
+    assigned_at: Mapped[Moment]
+
+
 class SessionsOutboxRow(OutboxColumns, Base):
     """What the session service has promised to tell."""
 
