@@ -5,13 +5,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import assert_never
 
 from shared.backoff import exponential
-from shared.broker.port import Broker, Incoming, Outcome, Outgoing, Subscription
-from shared.broker.receiving import LATER_DELAYS, Answer, Arrivals, ask, finished, owned
+from shared.broker.port import Broker, Hearer, Incoming, Outcome, Outgoing, Subscription
+from shared.broker.receiving import LATER_DELAYS, Answer, Arrivals, ask, finished, owned, tell
 from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Binding, Queue, Topology
 from shared.errors import Transient, Unroutable
 
@@ -41,15 +42,7 @@ class _Entry:
         return self.queue.name, self.message.message_id
 
     def incoming(self) -> Incoming:
-        return Incoming(
-            queue=self.queue.name,
-            body=self.message.body,
-            message_id=self.message.message_id,
-            type=self.message.type,
-            content_type=self.message.content_type,
-            headers=dict(self.message.headers),
-            attempt=self.attempt,
-        )
+        return _incoming(self.message, queue=self.queue.name, attempt=self.attempt)
 
 
 class _Queue:
@@ -92,6 +85,15 @@ class _Queue:
         """Nobody waits for it any more; one that a receiver holds is skipped by its mark."""
         if entry in self._unclaimed:
             self._unclaimed.remove(entry)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listener:
+    """Somebody who hears what goes by, and for whom nothing is kept."""
+
+    exchange: str
+    key: str
+    receive: Hearer
 
 
 class _Run:
@@ -144,6 +146,7 @@ class MemoryBroker:
         self._kinds = {exchange.name: exchange.kind for exchange in topology.exchanges}
         self._bindings: dict[str, list[Binding]] = {name: [] for name in self._kinds}
         self._abandoned: dict[tuple[str, str], _Entry] = {}
+        self._listeners: list[_Listener] = []
         for binding in topology.bindings:
             self._bindings[binding.exchange].append(binding)
 
@@ -152,7 +155,9 @@ class MemoryBroker:
         unroutable: list[Outgoing] = []
         for message in messages:
             queues = self._routed(message)
-            if not queues and (message.mandatory or message.exchange not in self._kinds):
+            heard = self._heard(message)
+            lost = not queues and not heard
+            if lost and (message.mandatory or message.exchange not in self._kinds):
                 unroutable.append(message)
             entries.extend(self._enqueue(message, queue) for queue in queues)
         run = _running.get()
@@ -177,6 +182,17 @@ class MemoryBroker:
             queue.leave(arrivals)
             await finished(serving)
 
+    @asynccontextmanager
+    async def listen(self, exchange: str, key: str, receive: Hearer) -> AsyncIterator[None]:
+        if exchange not in self._kinds:
+            raise ValueError(f"no exchange {exchange!r} in the topology")
+        listener = _Listener(exchange, key, receive)
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
     def connected(self) -> bool:
         return True
 
@@ -185,14 +201,25 @@ class MemoryBroker:
         return tuple(self._queues[queue].dead)
 
     def _routed(self, message: Outgoing) -> list[_Queue]:
-        kind = self._kinds.get(message.exchange)
-        names = {
-            binding.queue
-            for binding in self._bindings.get(message.exchange, ())
-            if binding.key == message.routing_key
-            or (kind == "topic" and _matches(binding.key, message.routing_key))
-        }
+        bindings = self._bindings.get(message.exchange, ())
+        names = {binding.queue for binding in bindings if self._takes(binding.key, message)}
         return [self._queues[name] for name in sorted(names)]
+
+    def _heard(self, message: Outgoing) -> bool:
+        """Tell those who listen; whether anybody does."""
+        listeners = [
+            listener
+            for listener in self._listeners
+            if listener.exchange == message.exchange and self._takes(listener.key, message)
+        ]
+        for listener in listeners:
+            tell(listener.receive, _incoming(message, queue=listener.key, attempt=1))
+        return bool(listeners)
+
+    def _takes(self, key: str, message: Outgoing) -> bool:
+        if key == message.routing_key:
+            return True
+        return self._kinds[message.exchange] == "topic" and _matches(key, message.routing_key)
 
     def _enqueue(self, message: Outgoing, queue: _Queue) -> _Entry:
         abandoned = self._abandoned.pop((queue.name, message.message_id), None)
@@ -292,6 +319,18 @@ class MemoryBroker:
     def _finish(self, entry: _Entry) -> None:
         self._abandoned.pop(entry.key, None)
         entry.settled.set()
+
+
+def _incoming(message: Outgoing, *, queue: str, attempt: int) -> Incoming:
+    return Incoming(
+        queue=queue,
+        body=message.body,
+        message_id=message.message_id,
+        type=message.type,
+        content_type=message.content_type,
+        headers=dict(message.headers),
+        attempt=attempt,
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -52,6 +52,9 @@ class Outcome(StrEnum):
 
 Receiver = Callable[[Sequence[Incoming]], Awaitable[Sequence[Outcome]]]
 
+# Gets a message that nobody keeps. It may neither raise nor wait: others are behind it.
+Hearer = Callable[[Incoming], None]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
@@ -91,6 +94,17 @@ class Broker(Protocol):
         after a delay without counting, so that no outage, however long, makes a dead letter. A
         receiver that raises is treated as ``RETRY`` for the whole batch. Survives every loss of the
         connection.
+        """
+        ...
+
+    def listen(self, exchange: str, key: str, receive: Hearer) -> AbstractAsyncContextManager[None]:
+        """Hear what is published to an exchange under a key, for as long as the context is open.
+
+        At most once: nothing is kept for a listener, so what is published while it, or its
+        connection, is away is lost, and is no concern of the publisher's unless the message is
+        mandatory. ``receive`` is called with each message, whose ``queue`` is the key. Any number
+        may listen, under the same key or another. Listens from the start, unless the broker is
+        away then, and again after every loss of the connection; on exit nothing of it is left.
         """
         ...
 

@@ -9,11 +9,12 @@ from typing import Self
 import structlog
 from aiormq.abc import AbstractConnection
 
-from shared.broker.port import Broker, Outgoing, Subscription
+from shared.broker.port import Broker, Hearer, Outgoing, Subscription
 from shared.broker.rabbitmq_confirms import ConfirmChannel
 from shared.broker.rabbitmq_consumer import Consumer
 from shared.broker.rabbitmq_declare import declare, only
 from shared.broker.rabbitmq_link import Link, translated
+from shared.broker.rabbitmq_listening import Listening
 from shared.broker.receiving import finished, owned
 from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Topology
 from shared.errors import Transient, Unroutable
@@ -116,6 +117,28 @@ class RabbitBroker:
             consumer.stop()
             self._serving.discard(serving)
             await finished(serving)
+
+    @asynccontextmanager
+    async def listen(self, exchange: str, key: str, receive: Hearer) -> AsyncIterator[None]:
+        if exchange not in self._exchanges:
+            raise ValueError(f"no exchange {exchange!r} in the topology")
+        listening = Listening(
+            exchange,
+            key,
+            receive,
+            link=self._consuming,
+            topology=Topology(self._topology.exchanges, queues=(), bindings=()),
+            delivery_limit=self._delivery_limit,
+        )
+        task = owned(listening.run(), name=f"listening {exchange}/{key}")
+        self._serving.add(task)
+        try:
+            await listening.tried.wait()
+            yield
+        finally:
+            self._serving.discard(task)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     def connected(self) -> bool:
         """Also false if a subscription has died of a defect of ours: better restarted than deaf."""

@@ -120,7 +120,7 @@ class Consumer:
     ) -> None:
         settlement = _Settlement(channel, retry_delay=self._retry_delay, hurry=arrivals.closed)
         while batch := await arrivals.take(self._subscription):
-            messages = [_incoming(message, self._subscription.queue) for message in batch]
+            messages = [incoming(message, self._subscription.queue) for message in batch]
             answer = await ask(self._subscription, messages)
             try:
                 with translated("settling"):
@@ -253,7 +253,8 @@ def _attempt(message: DeliveredMessage) -> int:
     return count + 1 if isinstance(count, int) else 1
 
 
-def _incoming(message: DeliveredMessage, queue: str) -> Incoming:
+def incoming(message: DeliveredMessage, queue: str) -> Incoming:
+    """A delivery as a receiver sees it."""
     properties = message.header.properties
     headers = properties.headers or {}
     return Incoming(

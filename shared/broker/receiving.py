@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from shared.broker.port import Incoming, Outcome, Subscription
+from shared.broker.port import Hearer, Incoming, Outcome, Subscription
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +100,14 @@ async def ask(subscription: Subscription, messages: Sequence[Incoming]) -> Answe
         return Answer(outcomes)
     log.error("receiver_failed", queue=subscription.queue, messages=len(messages), exc_info=failure)
     return Answer([Outcome.RETRY] * len(messages), failure)
+
+
+def tell(receive: Hearer, message: Incoming) -> None:
+    """Hand a message to a listener. If it raises, that is its defect and nobody else's concern."""
+    try:
+        receive(message)
+    except Exception:
+        log.exception("listener_failed", queue=message.queue)
 
 
 def owned(work: Coroutine[None, None, None], *, name: str) -> asyncio.Task[None]:

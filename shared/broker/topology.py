@@ -9,6 +9,8 @@ COMMANDS = "waypost.commands"
 BATCHES = "waypost.batches"
 # Events one by one, for subscribers; the routing key is ``ev.<tenant>.<instance>.<name>.v1``.
 EVENTS = "waypost.events"
+# Answers to questions, for whoever waits; the routing key is that process's own.
+REPLIES = "waypost.replies"
 DEAD = "waypost.dead"
 
 # A message that has been delivered this often without success goes to the dead-letter queue.
@@ -76,6 +78,7 @@ def _topology() -> Topology:
             Exchange(COMMANDS, "direct"),
             Exchange(BATCHES, "topic"),
             Exchange(EVENTS, "topic"),
+            Exchange(REPLIES, "direct"),
             Exchange(DEAD, "direct"),
         ),
         queues=(

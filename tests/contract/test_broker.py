@@ -696,6 +696,167 @@ async def test_a_queue_that_was_never_declared_cannot_be_subscribed_to(broker: B
             pass
 
 
+# Listening
+
+
+class Ear:
+    """A listener that remembers what it has heard."""
+
+    def __init__(self) -> None:
+        self.heard: list[Incoming] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, message: Incoming) -> None:
+        self.heard.append(message)
+        self._changed.set()
+
+    @property
+    def bodies(self) -> list[str]:
+        return [message.body.decode() for message in self.heard]
+
+    async def until(self, count: int) -> list[Incoming]:
+        async with asyncio.timeout(PATIENCE):
+            while len(self.heard) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.heard
+
+
+async def test_a_listener_hears_a_message_as_it_was_published(broker: Broker, names: Names) -> None:
+    ear = Ear()
+    sent = Outgoing(
+        exchange=names.direct,
+        routing_key="replica-1",
+        body=b"answer",
+        message_id="id-1",
+        type="instance_answered",
+        headers={"tenant": "t-1"},
+    )
+
+    async with broker.listen(names.direct, "replica-1", ear):
+        await broker.publish([sent])
+        (heard,) = await ear.until(1)
+
+    assert heard == Incoming(
+        queue="replica-1",
+        body=b"answer",
+        message_id="id-1",
+        type="instance_answered",
+        content_type="application/json",
+        headers={"tenant": "t-1"},
+        attempt=1,
+    )
+
+
+async def test_each_listener_hears_what_is_published_under_its_key(
+    broker: Broker, names: Names
+) -> None:
+    ears = {key: Ear() for key in ("one", "two", "nobody's")}
+    same = Ear()
+
+    async with AsyncExitStack() as stack:
+        for key, ear in ears.items():
+            await stack.enter_async_context(broker.listen(names.direct, key, ear))
+        await stack.enter_async_context(broker.listen(names.direct, "two", same))
+        await broker.publish(
+            [names.message(f"{key} {n}", to=key) for n in range(3) for key in ("one", "two")]
+        )
+        for ear in (ears["one"], ears["two"], same):
+            await ear.until(3)
+
+    assert ears["one"].bodies == ["one 0", "one 1", "one 2"]
+    assert ears["two"].bodies == same.bodies == ["two 0", "two 1", "two 2"]
+    assert not ears["nobody's"].heard
+
+
+async def test_a_pattern_can_be_listened_for(broker: Broker, names: Names) -> None:
+    ear = Ear()
+
+    async with broker.listen(names.topic, "message.*", ear):
+        await broker.publish(
+            [
+                replace(names.message(key, to=key), exchange=names.topic, mandatory=False)
+                for key in ("instance.qr", "message.sent", "message.sent.v1", "message.last")
+            ]
+        )
+        await ear.until(2)
+
+    assert ear.bodies == ["message.sent", "message.last"]
+
+
+async def test_a_queue_and_a_listener_both_get_a_message(broker: Broker, names: Names) -> None:
+    ear, inbox = Ear(), Inbox()
+
+    async with (
+        broker.listen(names.direct, names.queue, ear),
+        broker.subscribe(Subscription(queue=names.queue, receive=inbox)),
+    ):
+        await broker.publish([names.message("both")])
+        await inbox.received(1)
+        await ear.until(1)
+
+    assert ear.bodies == inbox.bodies == ["both"]
+
+
+async def test_publishing_to_somebody_who_does_not_listen_disturbs_nobody_unless_mandatory(
+    broker: Broker, names: Names
+) -> None:
+    lost = names.message(to="gone")
+
+    await broker.publish([replace(lost, mandatory=False)])
+    with pytest.raises(Unroutable):
+        await broker.publish([lost])
+
+
+async def test_nothing_is_kept_for_a_listener_and_nothing_is_left_of_it(
+    broker: Broker, names: Names
+) -> None:
+    before, after = Ear(), Ear()
+
+    await broker.publish([replace(names.message("too early", to="me"), mandatory=False)])
+    async with broker.listen(names.direct, "me", before):
+        await broker.publish([names.message("in time", to="me")])
+        await before.until(1)
+    with pytest.raises(Unroutable):
+        await broker.publish([names.message("too late", to="me")])
+    async with broker.listen(names.direct, "me", after):
+        await broker.publish([names.message("in time again", to="me")])
+        await after.until(1)
+
+    assert before.bodies == ["in time"]
+    assert after.bodies == ["in time again"]
+
+
+async def test_a_listener_that_raises_goes_on_hearing_and_the_publisher_notices_nothing(
+    broker: Broker, names: Names
+) -> None:
+    ear = Ear()
+
+    def hear(message: Incoming) -> None:
+        ear(message)
+        raise KeyError
+
+    async with broker.listen(names.direct, "me", hear):
+        await broker.publish([names.message("one", to="me"), names.message("two", to="me")])
+        await ear.until(2)
+
+    assert ear.bodies == ["one", "two"]
+
+
+async def test_an_exchange_that_was_never_declared_cannot_be_listened_to(broker: Broker) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        async with broker.listen("nowhere", "key", Ear()):
+            pass
+
+
+async def test_what_the_body_of_a_listener_raises_is_what_is_raised(
+    broker: Broker, names: Names
+) -> None:
+    with pytest.raises(KeyError):
+        async with broker.listen(names.direct, "me", Ear()):
+            raise KeyError
+
+
 async def test_a_broker_that_is_open_is_connected(broker: Broker) -> None:
     assert broker.connected()
 

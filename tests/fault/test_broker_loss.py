@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
 
-from shared.broker.port import Outgoing, Subscription
+from shared.broker.port import Incoming, Outgoing, Subscription
 from shared.broker.rabbitmq import RabbitBroker
 from shared.errors import Transient
 from tests.support.broker import Inbox, Names, remove_from_rabbitmq
@@ -259,3 +260,49 @@ async def test_leaving_does_not_wait_for_a_broker_that_is_gone(
 
     # Five seconds each to unsubscribe and to close the channel, three for the connections.
     assert asyncio.get_running_loop().time() - began < 15
+
+
+async def test_a_listener_listens_again_after_its_connection_was_lost(
+    connect: Connect, proxy: ChaosProxy, names: Names
+) -> None:
+    heard: set[bytes] = set()
+
+    def hear(message: Incoming) -> None:
+        heard.add(message.body)
+
+    async def is_heard(broker: RabbitBroker, body: str) -> bool:
+        lost_if_nobody_listens = replace(names.message(body, to="me"), mandatory=False)
+        try:
+            await broker.publish([lost_if_nobody_listens])
+        except Transient:
+            return False
+        return body.encode() in heard
+
+    async with connect() as broker, broker.listen(names.direct, "me", hear):
+        await eventually(lambda: is_heard(broker, "before"), within=PATIENCE)
+
+        proxy.reset()
+        await eventually(lambda: is_heard(broker, "after a reset"), within=PATIENCE)
+
+        await proxy.refuse()
+        await proxy.heal()
+        await eventually(lambda: is_heard(broker, "after an outage"), within=PATIENCE)
+        assert broker.connected()
+
+
+async def test_a_listener_may_come_while_the_broker_is_away_and_hears_once_it_is_back(
+    connect: Connect, proxy: ChaosProxy, names: Names
+) -> None:
+    heard = asyncio.Event()
+    await proxy.refuse()
+
+    async def is_heard(broker: RabbitBroker) -> bool:
+        try:
+            await broker.publish([replace(names.message(to="me"), mandatory=False)])
+        except Transient:
+            return False
+        return heard.is_set()
+
+    async with connect() as broker, broker.listen(names.direct, "me", lambda _: heard.set()):
+        await proxy.heal()
+        await eventually(lambda: is_heard(broker), within=PATIENCE)
