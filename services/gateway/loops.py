@@ -25,16 +25,17 @@ _FOR_LONG: Final = timedelta(hours=1)
 class DispatchNews:
     """Tells the dispatcher which instances have something to send, many in one message.
 
-    While one message is under way, and for ``linger`` after the first, instances are collected for
-    the next. Pure news: if it cannot be told, the dispatcher's sweep finds out a little later.
+    The first is told of at once; then, while that is under way and for ``pause`` after it,
+    instances are collected for the next. Pure news: if it cannot be told, the dispatcher's sweep
+    finds out a little later.
     """
 
     def __init__(
-        self, *, broker: Broker, clock: Clock, linger: timedelta = timedelta(milliseconds=5)
+        self, *, broker: Broker, clock: Clock, pause: timedelta = timedelta(milliseconds=20)
     ) -> None:
         self._broker = broker
         self._clock = clock
-        self._linger = linger
+        self._pause = pause
         self._instances: set[UUID] = set()
         self._nudge = Nudge()
 
@@ -49,11 +50,11 @@ class DispatchNews:
         while True:
             await self._nudge.wait(_FOR_LONG)
             self._nudge.clear()
-            await self._clock.sleep(self._linger)
             try:
                 await self.step()
             except (Transient, Unroutable) as error:
                 log.warning("dispatch_not_told", reason=error.message)
+            await self._clock.sleep(self._pause)
 
     async def step(self) -> int:
         """Tell of all instances that were collected; returns how many. Raises ``Transient``."""

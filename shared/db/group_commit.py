@@ -41,10 +41,12 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @asynccontextmanager
     async def running(self, *, workers: int = 1) -> AsyncIterator[Self]:
         """Flush for as long as the context is open; on exit, what waits is flushed first."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 flushing = [
@@ -73,9 +75,10 @@ class GroupCommit(Generic[Item, Result]):
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Like ``submit``, for callers who collect futures."""
-        if len(self._waiting) >= self._max_waiting or self._closing:
+        if self._loop is None or self._closing or len(self._waiting) >= self._max_waiting:
             raise Transient("Too much is waiting to be written; try again shortly.")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        # Kept, because asking for it is a system call in Python 3.11.
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
         self._wake.set()
         return future
