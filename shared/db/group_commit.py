@@ -46,7 +46,6 @@ class GroupCommit(Generic[Item, Result]):
     @asynccontextmanager
     async def running(self, *, workers: int = 1) -> AsyncIterator[Self]:
         """Flush for as long as the context is open; on exit, what waits is flushed first."""
-        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:
                 flushing = [
@@ -75,9 +74,10 @@ class GroupCommit(Generic[Item, Result]):
 
     def put(self, item: Item) -> asyncio.Future[Result]:
         """Like ``submit``, for callers who collect futures."""
-        if self._loop is None or self._closing or len(self._waiting) >= self._max_waiting:
+        if self._closing or len(self._waiting) >= self._max_waiting:
             raise Transient("Too much is waiting to be written; try again shortly.")
         # Kept, because asking for it is a system call in Python 3.11.
+        self._loop = self._loop or asyncio.get_running_loop()
         future: asyncio.Future[Result] = self._loop.create_future()
         self._waiting.append((item, future))
         self._wake.set()
