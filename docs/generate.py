@@ -58,6 +58,7 @@ SHAPES: tuple[type[BaseModel], ...] = (
     content.Location,
     content.ContactCard,
     content.Poll,
+    content.PollVote,
 )
 
 

@@ -10,11 +10,14 @@ from services.sessions.domain.lifecycle import Change, State, Status
 from services.sessions.engines.port import (
     Banned,
     Connected,
+    Deaf,
     Disconnected,
     Failed,
+    Hindered,
     LoggedOut,
     Paired,
     Qr,
+    Replaced,
     SessionHappening,
 )
 from services.sessions.metrics import SessionsMetrics
@@ -98,7 +101,7 @@ def ending(status: Status, reason: str, *, error: bool, now: datetime) -> Decide
     return lambda state: lifecycle.ended(state, status=status, reason=reason, error=error, now=now)
 
 
-def after(  # noqa: PLR0911 - one for each kind of event
+def after(  # noqa: C901, PLR0911 - one for each kind of event
     state: State, event: SessionHappening, *, now: datetime
 ) -> Change | None:
     """What an engine's word makes of a state."""
@@ -124,3 +127,7 @@ def after(  # noqa: PLR0911 - one for each kind of event
             return ending(Status.BANNED, event.reason, error=True, now=now)(state)
         case Failed():
             return ending(Status.FAILED, event.reason, error=True, now=now)(state)
+        case Replaced():
+            return ending(Status.FAILED, "replaced", error=True, now=now)(state)
+        case Deaf() | Hindered():
+            return None

@@ -1,8 +1,8 @@
 """The messages between services and to subscribers: what was written once can be read for ever.
 
 ``golden`` holds a file for each event and command and version, with every field filled in, and one
-for each kind of content. A file is never changed: a change that it does not survive needs a new
-version, beside the old one until no queue can hold that any more.
+for each kind of content, of question and of answer. A file is never changed: a change that it does
+not survive needs a new version, beside the old one until no queue can hold that any more.
 """
 
 import re
@@ -19,13 +19,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from shared.contracts import envelope
 from shared.contracts.commands import COMMANDS, ScanSandboxQr
-from shared.contracts.content import Content
+from shared.contracts.content import Content, Sendable
 from shared.contracts.events import EVENTS, InstanceStatus
 from shared.contracts.model import Command, Contract, Event
+from shared.contracts.questions import Answer, Question
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
 CONTENT: TypeAdapter[Content] = TypeAdapter(Content)
+SENDABLE: TypeAdapter[Sendable] = TypeAdapter(Sendable)
+QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
+ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
 
 # Words that a field's name may not have: what is told to everybody holds no secret.
 SECRET_WORDS = {
@@ -63,9 +67,21 @@ def written_anew(golden: Path) -> Any:
             return orjson.loads(envelope.encode(envelope.decode(body)))
         case "commands":
             return rewritten(COMMANDS[golden.stem.rpartition(".v")[0]], body)
-        case _:
+        case "questions":
+            return orjson.loads(QUESTION.dump_json(QUESTION.validate_json(body)))
+        case "answers":
+            return orjson.loads(ANSWER.dump_json(ANSWER.validate_json(body)))
+        case _ if golden.stem in kinds(CONTENT):
             read = CONTENT.validate_json(body)
             return orjson.loads(CONTENT.dump_json(read, by_alias=True))
+        case _:
+            sent = SENDABLE.validate_json(body)
+            return orjson.loads(SENDABLE.dump_json(sent, by_alias=True))
+
+
+def kinds(union: TypeAdapter[Any]) -> set[str]:
+    """What a discriminated union tells apart."""
+    return set(union.json_schema()["discriminator"]["mapping"])
 
 
 def rewritten(model: type[Contract], body: bytes) -> Any:
@@ -116,8 +132,9 @@ def with_unknown_fields(value: Any) -> Any:
 def test_every_message_has_a_golden_file() -> None:
     assert names(EVENTS) == {path.stem for path in files("events")}
     assert names(COMMANDS) == {path.stem for path in files("commands")}
-    kinds = set(CONTENT.json_schema()["discriminator"]["mapping"])
-    assert kinds == {path.stem for path in files("content")}
+    assert kinds(CONTENT) | kinds(SENDABLE) == {path.stem for path in files("content")}
+    assert kinds(QUESTION) == {path.stem for path in files("questions")}
+    assert kinds(ANSWER) == {path.stem for path in files("answers")}
 
 
 @each("events")
@@ -132,6 +149,16 @@ def test_a_command_of_then_is_read_and_told_as_then(golden: Path) -> None:
 
 @each("content")
 def test_content_of_then_is_read_and_told_as_then(golden: Path) -> None:
+    assert missing(orjson.loads(golden.read_bytes()), written_anew(golden)) == []
+
+
+@each("questions")
+def test_a_question_of_then_is_read_and_asked_as_then(golden: Path) -> None:
+    assert missing(orjson.loads(golden.read_bytes()), written_anew(golden)) == []
+
+
+@each("answers")
+def test_an_answer_of_then_is_read_and_given_as_then(golden: Path) -> None:
     assert missing(orjson.loads(golden.read_bytes()), written_anew(golden)) == []
 
 

@@ -381,7 +381,7 @@ class Engine(Protocol):
         ...
 
 
-def needed(content: Sendable) -> Capability:
+def needed(content: Sendable) -> Capability:  # noqa: PLR0911 - one for each kind
     """What an engine must be capable of to say this."""
     match content:
         case Text():

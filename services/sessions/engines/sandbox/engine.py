@@ -1,11 +1,12 @@
 """The sandbox as an engine: sessions that pair by themselves, send, and are delivered to."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from typing import ClassVar, Final
+from pathlib import Path
+from typing import ClassVar, Final, Literal
 from uuid import UUID
 
 from services.sessions.domain.addresses import digits, fictional_number
@@ -18,6 +19,7 @@ from services.sessions.engines.port import (
     Engine,
     EngineEvent,
     LoggedOut,
+    MediaHandle,
     NotOnWhatsApp,
     Opening,
     Outgoing,
@@ -26,6 +28,7 @@ from services.sessions.engines.port import (
     SessionDown,
     Sink,
     Transmitted,
+    Unsupported,
 )
 from services.sessions.engines.sandbox import stanzas
 from services.sessions.engines.sandbox.agenda import Agenda
@@ -41,6 +44,7 @@ from services.sessions.engines.sandbox.server import LOOK_LIMIT, Later, Send, Se
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
 from shared.contracts.commands import WriteFromSandboxContact
+from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, Throttled, Transient, Unconfirmed
@@ -145,6 +149,28 @@ class SandboxEngine:
         elif how.acknowledged:
             await self._clock.sleep(how.acknowledged)
         return Transmitted(engine_message_id=outgoing.engine_message_id, at=self._clock.now())
+
+    async def ask(self, instance_id: UUID, question: Question) -> Answer:
+        raise Unsupported(f"The sandbox cannot be asked {question.kind}.")
+
+    async def mark_read(
+        self,
+        instance_id: UUID,
+        *,
+        chat: str,
+        sender: str,
+        engine_message_ids: Sequence[str],
+        played: bool = False,
+    ) -> None:
+        raise Unsupported("The sandbox has no read receipts.")
+
+    async def show_presence(
+        self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
+    ) -> None:
+        raise Unsupported("The sandbox shows nobody's presence.")
+
+    async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
+        raise Unsupported("The sandbox has no files.")
 
     def scan(self, instance_id: UUID) -> None:
         """Pretend that a phone scans the code that is shown; nothing happens if none is."""

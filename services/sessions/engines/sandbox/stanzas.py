@@ -21,13 +21,14 @@ from services.sessions.engines.port import (
 from services.sessions.engines.sandbox.numbers import DELIVERED, READ, Answer
 from services.sessions.engines.sandbox.server import Due, Echo
 from shared.contracts.commands import WriteFromSandboxContact
-from shared.contracts.content import Content, Identity, Media
+from shared.contracts.content import Content, Identity, Media, Sendable
 from shared.ids import id_of
 from shared.log import get_logger
 
 log = get_logger()
 
 CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
+SENDABLE: Final[TypeAdapter[Sendable]] = TypeAdapter(Sendable)
 
 # A picture of one white pixel: what a number that answers with an image says it sent.
 IMAGE: Final = Media(
@@ -47,9 +48,9 @@ def answer(kind: Answer, *, to: str, by: str, content: str) -> str:
     return f'{{"kind":"message","id":"{reply}","from":"{by}","content":{said}}}'
 
 
-def encode(content: Content) -> str:
+def encode(content: Sendable) -> str:
     """Content as JSON."""
-    return CONTENT.dump_json(content, by_alias=True, exclude_none=True).decode()
+    return SENDABLE.dump_json(content, by_alias=True, exclude_none=True).decode()
 
 
 def written(command: WriteFromSandboxContact, *, cause: str) -> str:
