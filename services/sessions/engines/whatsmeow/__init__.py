@@ -1,0 +1,1 @@
+"""WhatsApp by linked devices: whatsmeow, through neonize, in worker processes."""
