@@ -8,7 +8,13 @@ from services.dispatcher.store import inbound
 from shared.clock import Clock
 from shared.contracts.commands import Dispatch, ReceiptsReported, TransmissionsSettled
 from shared.contracts.envelope import Emitted
-from shared.contracts.events import InstanceConnected, InstanceDisconnected, MessageReceived
+from shared.contracts.events import (
+    InstanceConnected,
+    InstanceDisconnected,
+    MessageEdited,
+    MessageReceived,
+    MessageRevoked,
+)
 from shared.db.database import Database
 from shared.messaging.outbox import Relay
 
@@ -50,7 +56,7 @@ class Consumers:
         self._dispatching.go_on(freed)
 
     async def events(self, batch: Sequence[Emitted]) -> None:
-        """Keep what was received, and look at instances that have come back or gone."""
+        """Keep what was received and what became of it, and look at instances that come or go."""
         received = [
             (emitted, emitted.event)
             for emitted in batch
@@ -59,6 +65,23 @@ class Consumers:
         if received:
             async with self._database.hot() as connection:
                 await inbound.insert_received(connection, received)
+        # After those: what is changed may have come in the same batch.
+        edited = [
+            (emitted, emitted.event)
+            for emitted in batch
+            if isinstance(emitted.event, MessageEdited)
+        ]
+        if edited:
+            async with self._database.hot() as connection:
+                await inbound.note_edited(connection, edited)
+        revoked = [
+            (emitted, emitted.event)
+            for emitted in batch
+            if isinstance(emitted.event, MessageRevoked)
+        ]
+        if revoked:
+            async with self._database.hot() as connection:
+                await inbound.note_revoked(connection, revoked)
         self._dispatching.look_at(
             emitted.instance_id
             for emitted in batch

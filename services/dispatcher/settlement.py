@@ -69,7 +69,9 @@ async def settle(
         )
         match decision:
             case Sent(at):
-                message = replace(message, status="sent", sent_at=at)
+                # Engines that choose the id by themselves say here which it is.
+                id_ = one.engine_message_id or message.engine_message_id
+                message = replace(message, status="sent", sent_at=at, engine_message_id=id_)
                 told.append(messages.progress(message, "sent", at))
             case Failed(at, code, reason):
                 message = replace(message, status="failed")

@@ -91,6 +91,8 @@ def _topology() -> Topology:
             Binding("webhooks.commands", COMMANDS, "webhooks"),
             *(Binding(name, COMMANDS, name) for name in shards),
             Binding("dispatcher.events", BATCHES, "message.received"),
+            Binding("dispatcher.events", BATCHES, "message.edited"),
+            Binding("dispatcher.events", BATCHES, "message.revoked"),
             Binding("dispatcher.events", BATCHES, "instance.connected"),
             Binding("dispatcher.events", BATCHES, "instance.disconnected"),
             Binding("webhooks.events", BATCHES, "#"),

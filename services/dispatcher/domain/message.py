@@ -33,6 +33,8 @@ PROGRESS: Final = {
     "failed": 9,
     "canceled": 9,
 }
+# What changes another message once it is accepted.
+CHANGING: Final = frozenset({"edit", "revoke"})
 _RECEIPTS: Final[dict[str, type[OutboundEvent]]] = {
     "sent": MessageSent,
     "delivered": MessageDelivered,

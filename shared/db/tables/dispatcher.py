@@ -17,7 +17,9 @@ class MessageRow(Base):
     is in flight. ``parked`` keeps a message out of the claim index while an earlier one of its chat
     is in line; settling that one unparks it. ``due_at`` is when it may next be tried, or when an
     unconfirmed one is given up. ``priority`` is 0 high, 1 normal, 2 low. ``target_id`` is the
-    message that an edit or a revocation changes, which then has the time of that.
+    message that a reaction, an edit or a revocation is about; ``edited_at`` and ``revoked_at`` are
+    when one has been changed so. ``engine_message_id`` is what was allocated for the wire until the
+    engine has said which it used.
     """
 
     __tablename__ = "messages"
@@ -56,6 +58,13 @@ class MessageRow(Base):
             "ix_messages_expiring",
             "expires_at",
             postgresql_where=text("status IN ('scheduled', 'queued', 'retrying')"),
+        ),
+        # What was said about a message later: few are, so that all others cost this index nothing.
+        Index(
+            "ix_messages_target",
+            "target_id",
+            "sequence",
+            postgresql_where=text("target_id IS NOT NULL"),
         ),
         # Lists are in the order of acceptance: an inbound message's id is not made of its time.
         Index(None, "tenant_id", "sequence"),
