@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -25,7 +26,13 @@ from shared.messaging.outbox import Pending, Stored
 # What came for one session from its engine, with the session as it was then.
 Arrived = tuple[Session, Stanza | StatusChanged]
 
+# An engine message id, with the instance that it came to.
+Key = tuple[UUID, str]
+
 BATCHES: Final = 32
+# When an unknown receipt was first seen need not be remembered for longer: no handover takes so
+# long, and WhatsApp repeats what is not acknowledged.
+FORGOTTEN: Final = timedelta(minutes=10)
 
 
 class Inbound:
@@ -49,6 +56,7 @@ class Inbound:
         self._clock = clock
         self._told = told
         self._metrics = metrics
+        self._unknown: dict[Key, datetime] = {}
         self._commits: GroupCommit[Sequence[Arrived], Sequence[bool]] = GroupCommit(
             self._commit, name="inbound", max_batch=BATCHES
         )
@@ -82,8 +90,7 @@ class Inbound:
         async with self._fence.tx() as connection:
             held = await fences.hold(connection, {session.lease for session, _ in everything})
             ours = [item for item in everything if item[0].lease in held]
-            known = await _messages(connection, ours)
-            later = await _later(connection, ours, known)
+            known, later = await self._messages(connection, ours, now=now)
             stanzas = [(session, event) for session, event in ours if isinstance(event, Stanza)]
             keys = {(event.instance_id, event.stanza_key) for _, event in stanzas}
             fresh = await seen.fresh(connection, keys, now=now) if keys else set()
@@ -99,8 +106,34 @@ class Inbound:
         self._metrics.inbound.labels("stanza").inc(len(fresh))
         return [[_taken(item, held, later) for item in batch] for batch in batches]
 
+    async def _messages(
+        self, connection: HotConnection, items: Sequence[Arrived], *, now: datetime
+    ) -> tuple[Messages, set[Key]]:
+        """The messages of ours that receipts and reactions are about, and what must come again.
 
-def _taken(item: Arrived, held: set[Lease], later: set[tuple[UUID, str]]) -> bool:
+        That are receipts of what nobody knows yet, because its handover has not ended.
+        """
+        keys = {_target(event) for _, event in items if isinstance(event, StatusChanged | Reaction)}
+        if not keys:
+            return {}, set()
+        known = await handovers.messages_of(connection, keys)
+        receipts = {_target(event) for _, event in items if isinstance(event, StatusChanged)}
+        unknown = receipts - known.keys()
+        if not unknown:
+            return known, set()
+        seen = {key: self._unknown.get(key, now) for key in unknown}
+        later = await handovers.undecided(connection, seen)
+        self._unknown = {
+            key: at
+            for key, at in self._unknown.items()
+            if key not in unknown and now - at < FORGOTTEN
+        } | {key: seen[key] for key in later}
+        # Those whose handover ended since we looked for them.
+        found = await handovers.messages_of(connection, unknown - later) if unknown - later else {}
+        return {**known, **found}, later
+
+
+def _taken(item: Arrived, held: set[Lease], later: set[Key]) -> bool:
     session, event = item
     if session.lease not in held:
         return False
@@ -109,33 +142,9 @@ def _taken(item: Arrived, held: set[Lease], later: set[tuple[UUID, str]]) -> boo
     return (event.instance_id, event.engine_message_id) not in later
 
 
-async def _messages(connection: HotConnection, items: Sequence[Arrived]) -> Messages:
-    """The messages of ours that receipts and reactions are about."""
-    keys = {
-        (
-            event.instance_id,
-            event.target_id if isinstance(event, Reaction) else event.engine_message_id,
-        )
-        for _, event in items
-        if isinstance(event, StatusChanged | Reaction)
-    }
-    return await handovers.messages_of(connection, keys) if keys else {}
-
-
-async def _later(
-    connection: HotConnection, items: Sequence[Arrived], known: Messages
-) -> set[tuple[UUID, str]]:
-    """Receipts that nobody knows the message of, yet: their handover may be being written."""
-    unknown = {
-        key
-        for _, event in items
-        if isinstance(event, StatusChanged)
-        and (key := (event.instance_id, event.engine_message_id)) not in known
-    }
-    if not unknown:
-        return set()
-    busy = await handovers.busy(connection, {instance_id for instance_id, _ in unknown})
-    return {key for key in unknown if key[0] in busy}
+def _target(event: StatusChanged | Reaction) -> Key:
+    id_ = event.target_id if isinstance(event, Reaction) else event.engine_message_id
+    return event.instance_id, id_
 
 
 def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:

@@ -112,11 +112,9 @@ class Reports:
 
     async def _commit(self, batch: Sequence[_Ended]) -> Sequence[None]:
         now = self._clock.now()
-        outcomes = [
-            (item.lease, item.settled.transmission_id, item.settled.outcome.value) for item in batch
-        ]
+        ended = [(item.lease, item.settled) for item in batch]
         async with self._fence.tx() as connection:
-            recorded = await handovers.settle(connection, outcomes, now=now)
+            recorded = await handovers.settle(connection, ended, now=now)
             settled = [item.settled for item in batch if item.settled.transmission_id in recorded]
             command = TransmissionsSettled(settled=tuple(settled))
             rows = [outbox.command(command, to="dispatcher")] if settled else []

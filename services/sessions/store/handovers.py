@@ -1,6 +1,6 @@
 """Handovers: which transmissions were handed to an engine, and what became of them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,7 +8,7 @@ from uuid import UUID
 from services.sessions.domain.instance import seconds
 from services.sessions.domain.lease import Lease
 from services.sessions.store.fence import HELD, claimed
-from shared.contracts.commands import Transmission
+from shared.contracts.commands import SettledTransmission, Transmission
 from shared.db.database import HotConnection
 
 
@@ -64,25 +64,30 @@ async def mark(
 
 
 async def settle(
-    connection: HotConnection, outcomes: Sequence[tuple[Lease, UUID, str]], *, now: datetime
+    connection: HotConnection, ended: Sequence[tuple[Lease, SettledTransmission]], *, now: datetime
 ) -> set[UUID]:
-    """Record outcomes, each once and under its lease; return those that were recorded now."""
+    """Record outcomes, each once and under its lease; return those that were recorded now.
+
+    With the id that the engine has used, by which receipts find the message.
+    """
     rows = await connection.fetch(
         f"""
         WITH {HELD}
-        UPDATE sessions.handovers h SET outcome = o.outcome, settled_at = $8
-        FROM unnest($4::uuid[], $5::smallint[], $6::bigint[], $7::text[])
-            AS o (transmission_id, shard, epoch, outcome)
+        UPDATE sessions.handovers h SET outcome = o.outcome, settled_at = $8,
+            engine_message_id = coalesce(o.engine_message_id, h.engine_message_id)
+        FROM unnest($4::uuid[], $5::smallint[], $6::bigint[], $7::text[], $9::text[])
+            AS o (transmission_id, shard, epoch, outcome, engine_message_id)
         JOIN held ON held.id = o.shard AND held.epoch = o.epoch
         WHERE h.transmission_id = o.transmission_id AND h.epoch = o.epoch AND h.outcome IS NULL
         RETURNING h.transmission_id
         """,  # noqa: S608 - constants of ours
-        *claimed([lease for lease, _, _ in outcomes]),
-        [transmission_id for _, transmission_id, _ in outcomes],
-        [lease.shard for lease, _, _ in outcomes],
-        [lease.epoch for lease, _, _ in outcomes],
-        [outcome for _, _, outcome in outcomes],
+        *claimed([lease for lease, _ in ended]),
+        [settled.transmission_id for _, settled in ended],
+        [lease.shard for lease, _ in ended],
+        [lease.epoch for lease, _ in ended],
+        [settled.outcome.value for _, settled in ended],
         now,
+        [settled.engine_message_id for _, settled in ended],
     )
     return {row[0] for row in rows}
 
@@ -137,7 +142,10 @@ async def orphans(
 async def messages_of(
     connection: HotConnection, keys: Collection[tuple[UUID, str]]
 ) -> dict[tuple[UUID, str], UUID]:
-    """The messages behind engine message ids, by instance and id; every attempt has the same id."""
+    """The messages behind engine message ids, by instance and id.
+
+    Every attempt has the same one until it is settled; then it has the one that the engine used.
+    """
     rows = await connection.fetch(
         """
         SELECT h.instance_id, h.engine_message_id, h.message_id
@@ -151,13 +159,26 @@ async def messages_of(
     return {(row[0], row[1]): row[2] for row in rows}
 
 
-async def busy(connection: HotConnection, instances: Collection[UUID]) -> set[UUID]:
-    """Those instances for which a handover is open."""
+async def undecided(
+    connection: HotConnection, seen: Mapping[tuple[UUID, str], datetime]
+) -> set[tuple[UUID, str]]:
+    """Those engine message ids that may yet turn out to be a message's, though none has them now.
+
+    An engine that chooses its ids itself names them when a handover has ended. So any of its
+    instance's that began before the id was first ``seen`` and is still open may be the one.
+    """
+    keys = list(seen)
     rows = await connection.fetch(
         """
-        SELECT DISTINCT instance_id FROM sessions.handovers
-        WHERE outcome IS NULL AND instance_id = ANY($1::uuid[])
+        SELECT k.place FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY
+            AS k (instance_id, seen_at, place)
+        WHERE EXISTS (
+            SELECT FROM sessions.handovers h
+            WHERE h.outcome IS NULL AND h.instance_id = k.instance_id
+                AND h.handed_over_at <= k.seen_at
+        )
         """,
-        list(instances),
+        [instance_id for instance_id, _ in keys],
+        list(seen.values()),
     )
-    return {row[0] for row in rows}
+    return {keys[row[0] - 1] for row in rows}
