@@ -61,7 +61,11 @@ _BEFORE: Final = (
     "info query timed out",
     "websocket disconnected before info query",
 )
-_NO_SUCH_ADDRESS: Final = ("can't send message to unknown server", "must be a user JID")
+_NEVER: Final = {
+    "can't send message to unknown server": "WhatsApp has no such address.",
+    "must be a user JID": "WhatsApp has no such address.",
+    "frame too large": "This message is too long.",
+}
 
 # What an acknowledgement's error means, as far as it is known; WhatsApp documents none of them.
 # whatsmeow's and Baileys's issues: https://github.com/tulir/whatsmeow/issues/679 (403),
@@ -87,10 +91,9 @@ def of_sending(error: Exception) -> PlatformError:
         return _refused(int(refusal[1]))
     if "no LID found for" in words:
         return NotOnWhatsApp("This number is not on WhatsApp.")
-    if "frame too large" in words:
-        return Refused("This message is too long.")
-    if any(known in words for known in _NO_SUCH_ADDRESS):
-        return Refused("WhatsApp has no such address.")
+    for known, sentence in _NEVER.items():
+        if known in words:
+            return Refused(sentence)
     if words not in _AMBIGUOUS and any(known in words for known in _NO_CONNECTION):
         return SessionDown("The session is not connected.")
     if any(known in words for known in _BEFORE):
