@@ -182,23 +182,35 @@ class EventRow(Base):
 
 
 class MediaRow(Base):
-    """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``."""
+    """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``.
+
+    ``instance_id`` is whose key brought it; a file without one was brought by a person. A row with
+    ``deleted_at`` is as good as gone, and since ``erased_at`` it keeps no bytes any more; with the
+    id of a row in ``sessions.inbound_media`` it says that a received file was deleted.
+    """
 
     __tablename__ = "media"
     __table_args__ = (
-        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "created_at", "id"),
         Index(None, "tenant_id", "sha256"),
+        Index(
+            "ix_media_deleted",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL"),
+        ),
         SCHEMA,
     )
 
     id: Mapped[Id]
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
+    instance_id: Mapped[UUID | None]
     sha256: Mapped[Word]
     size: Mapped[int] = mapped_column(BigInteger)
     mime_type: Mapped[Word]
     filename: Mapped[Word | None]
     created_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
+    erased_at: Mapped[Moment | None]
 
 
 class GatewayOutboxRow(OutboxColumns, Base):

@@ -132,7 +132,7 @@ class InboundMediaRow(Base):
     __tablename__ = "inbound_media"
     __table_args__ = (
         Index("ix_inbound_media_due", "shard", "due_at", postgresql_where=text("status='waiting'")),
-        Index(None, "tenant_id", "id"),
+        Index(None, "tenant_id", "created_at", "id"),
         Index(None, "sha256"),
         SCHEMA,
     )

@@ -63,9 +63,9 @@ def upgrade() -> None:
         schema="sessions",
     )
     op.create_index(
-        op.f("ix_inbound_media_tenant_id_id"),
+        op.f("ix_inbound_media_tenant_id_created_at_id"),
         "inbound_media",
-        ["tenant_id", "id"],
+        ["tenant_id", "created_at", "id"],
         unique=False,
         schema="sessions",
     )
@@ -97,12 +97,14 @@ def upgrade() -> None:
         "media",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("instance_id", sa.Uuid(), nullable=True),
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("mime_type", sa.Text(), nullable=False),
         sa.Column("filename", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["gateway.organizations.id"], name=op.f("fk_media_tenant_id")
         ),
@@ -110,7 +112,19 @@ def upgrade() -> None:
         schema="gateway",
     )
     op.create_index(
-        op.f("ix_media_tenant_id_id"), "media", ["tenant_id", "id"], unique=False, schema="gateway"
+        "ix_media_deleted",
+        "media",
+        ["deleted_at"],
+        unique=False,
+        schema="gateway",
+        postgresql_where=sa.text("deleted_at IS NOT NULL AND erased_at IS NULL"),
+    )
+    op.create_index(
+        op.f("ix_media_tenant_id_created_at_id"),
+        "media",
+        ["tenant_id", "created_at", "id"],
+        unique=False,
+        schema="gateway",
     )
     op.create_index(
         op.f("ix_media_tenant_id_sha256"),
@@ -150,13 +164,21 @@ def downgrade() -> None:
     op.drop_column("messages", "edited_at", schema="dispatcher")
     op.drop_column("messages", "target_id", schema="dispatcher")
     op.drop_index(op.f("ix_media_tenant_id_sha256"), table_name="media", schema="gateway")
-    op.drop_index(op.f("ix_media_tenant_id_id"), table_name="media", schema="gateway")
+    op.drop_index(op.f("ix_media_tenant_id_created_at_id"), table_name="media", schema="gateway")
+    op.drop_index(
+        "ix_media_deleted",
+        table_name="media",
+        schema="gateway",
+        postgresql_where=sa.text("deleted_at IS NOT NULL AND erased_at IS NULL"),
+    )
     op.drop_table("media", schema="gateway")
     op.drop_table("proxies", schema="sessions")
     op.drop_index(op.f("ix_numbers_checked_at"), table_name="numbers", schema="sessions")
     op.drop_table("numbers", schema="sessions")
     op.drop_index(
-        op.f("ix_inbound_media_tenant_id_id"), table_name="inbound_media", schema="sessions"
+        op.f("ix_inbound_media_tenant_id_created_at_id"),
+        table_name="inbound_media",
+        schema="sessions",
     )
     op.drop_index(op.f("ix_inbound_media_sha256"), table_name="inbound_media", schema="sessions")
     op.drop_index(
