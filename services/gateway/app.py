@@ -211,7 +211,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         subscriptions=[
             Subscription(
                 queue="gateway.events",
-                receive=consumer.events(consumers.events, metrics=metrics),
+                receive=consumer.carried_events(consumers.events, metrics=metrics),
                 batch=100,
                 linger=timedelta(seconds=settings.linger),
             )

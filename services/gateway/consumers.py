@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import events
 from services.gateway.store.events import NewEvent
-from shared.contracts import envelope
-from shared.contracts.envelope import Emitted
+from shared.contracts.envelope import Carried
 from shared.db.database import Database
 
 
@@ -20,20 +19,20 @@ class Consumers:
         self._metrics = metrics
         self._logged = logged
 
-    async def events(self, batch: Sequence[Emitted]) -> None:
+    async def events(self, batch: Sequence[Carried]) -> None:
         """Add a batch to the log, all or nothing; those that are in it already stay."""
         await events.append(
             self._database,
             [
                 NewEvent(
-                    id=emitted.id,
-                    tenant_id=emitted.tenant_id,
-                    instance_id=emitted.instance_id,
-                    type=emitted.name,
-                    time=emitted.time,
-                    body=envelope.encode(emitted),
+                    id=event.id,
+                    tenant_id=event.tenant_id,
+                    instance_id=event.instance_id,
+                    type=event.name,
+                    time=event.time,
+                    body=event.encoded(),
                 )
-                for emitted in batch
+                for event in batch
             ],
         )
         self._metrics.events_logged.inc(len(batch))

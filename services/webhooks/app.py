@@ -24,7 +24,7 @@ from shared.runtime.service import Listener, Loop, Platform, Service
 from shared.security.egress import EgressClient
 
 # How many broker messages share a statement; each may carry 200 events.
-BATCH: Final = 20
+BATCH: Final = 50
 # How long to wait for others: a statement for two messages costs hardly more than for one.
 LINGER: Final = timedelta(milliseconds=5)
 

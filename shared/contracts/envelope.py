@@ -5,7 +5,7 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -114,7 +114,8 @@ class Carried:
     """An event for readers that pass it on or count it, and need not look inside.
 
     ``data`` is as it was told, so a reader older than the teller drops neither an event that it
-    does not know nor a field. ``timestamp`` is ``time`` as it was written.
+    does not know nor a field. ``timestamp`` is ``time`` as it was written, ``envelope`` the whole
+    event, ``data`` included.
     """
 
     id: UUID
@@ -124,6 +125,11 @@ class Carried:
     time: datetime
     timestamp: str
     data: Mapping[str, object]
+    envelope: Mapping[str, object] = field(repr=False)
+
+    def encoded(self) -> bytes:
+        """The whole event as structured CloudEvents JSON."""
+        return orjson.dumps(self.envelope)
 
 
 def carried_batch(body: bytes) -> list[Carried]:
@@ -167,6 +173,7 @@ def _carry(item: dict[str, str]) -> Carried | None:
         time=datetime.fromisoformat(item["time"]),
         timestamp=item["time"],
         data=data,
+        envelope=item,
     )
 
 
