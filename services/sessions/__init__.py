@@ -2,10 +2,12 @@
 
 Owns: shard leases, session states, handovers, inbound de-duplication, the sandbox's world.
 Reads: ``gateway.instances`` (which connections should exist, and with which settings).
-Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance`` and the sandbox's commands,
-from the queue of each shard that it owns.
-Publishes: to the dispatcher ``transmissions_settled`` and ``receipts_reported``; to everybody
-``message.received``, ``.edited``, ``.revoked``, ``.reaction`` and ``instance.*``.
+Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance``, ``ask_instance``,
+``mark_read``, ``show_presence`` and the sandbox's commands, from the queue of each shard that it
+owns.
+Publishes: to the dispatcher ``transmissions_settled`` and ``receipts_reported``; to whoever has
+asked ``instance_answered``; to everybody ``message.received``, ``.edited``, ``.revoked``,
+``.reaction``, ``instance.*``, ``connection.update`` and ``session.degraded``.
 Promises: no instance is connected twice; a transmission is handed to an engine at most once; what
 WhatsApp delivers is committed before it is acknowledged, so no event is dropped.
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
+from services.sessions.asking import Asking
 from services.sessions.chronicle import Chronicle
 from services.sessions.consumers import ShardConsumer
 from services.sessions.engines.port import Engine
@@ -70,10 +71,23 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         drain=timedelta(seconds=settings.drain),
         most=settings.in_flight,
     )
+    asking = Asking(
+        database=database,
+        fence=fence,
+        leases=leases,
+        sessions=supervisor,
+        broker=platform.broker,
+        clock=clock,
+        told=relay.wake,
+        metrics=metrics,
+        most=settings.questions,
+        most_each=settings.questions_each,
+    )
     consumer = ShardConsumer(
         leases=leases,
         transmitter=transmitter,
         supervisor=supervisor,
+        asking=asking,
         sandbox=sandbox,
         metrics=messaging,
     )
@@ -110,6 +124,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             await stack.enter_async_context(supervisor.running())
             await stack.enter_async_context(reports.running())
             await stack.enter_async_context(transmitter.running())
+            await stack.enter_async_context(asking.running())
             await stack.enter_async_context(ownership.running())
             yield
 

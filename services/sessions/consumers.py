@@ -6,14 +6,18 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from services.sessions.asking import Asking
 from services.sessions.leases import Leases
 from services.sessions.supervisor import Supervisor
 from services.sessions.transmitter import Transmitter
 from shared.broker.port import Incoming, Outcome
 from shared.contracts.commands import (
+    AskInstance,
     ConnectInstance,
     DisconnectInstance,
+    MarkRead,
     ScanSandboxQr,
+    ShowPresence,
     Transmit,
     WriteFromSandboxContact,
 )
@@ -45,17 +49,22 @@ class ShardConsumer:
         leases: Leases,
         transmitter: Transmitter,
         supervisor: Supervisor,
+        asking: Asking,
         sandbox: Sandbox,
         metrics: MessagingMetrics,
     ) -> None:
         self._leases = leases
         self._transmitter = transmitter
         self._supervisor = supervisor
+        self._asking = asking
         self._sandbox = sandbox
         self._metrics = metrics
         self._handlers: dict[str, Callable[[Incoming], Awaitable[None]]] = {
             ConnectInstance.TYPE: self._connect,
             DisconnectInstance.TYPE: self._disconnect,
+            AskInstance.TYPE: self._ask,
+            MarkRead.TYPE: self._mark_read,
+            ShowPresence.TYPE: self._show_presence,
             ScanSandboxQr.TYPE: self._scan,
             WriteFromSandboxContact.TYPE: self._write,
         }
@@ -109,6 +118,15 @@ class ShardConsumer:
     async def _disconnect(self, message: Incoming) -> None:
         command = DisconnectInstance.model_validate_json(message.body)
         await self._supervisor.disconnect(command.instance_id, logout=command.logout)
+
+    async def _ask(self, message: Incoming) -> None:
+        self._asking.ask(AskInstance.model_validate_json(message.body))
+
+    async def _mark_read(self, message: Incoming) -> None:
+        self._asking.mark_read(MarkRead.model_validate_json(message.body))
+
+    async def _show_presence(self, message: Incoming) -> None:
+        self._asking.show_presence(ShowPresence.model_validate_json(message.body))
 
     async def _scan(self, message: Incoming) -> None:
         self._sandbox.scan(ScanSandboxQr.model_validate_json(message.body).instance_id)

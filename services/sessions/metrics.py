@@ -58,3 +58,21 @@ class SessionsMetrics:
             ["kind"],
             registry=registry,
         )
+        self.questions = Counter(
+            "waypost_sessions_questions_total",
+            "Questions that came for instances, by what became of them.",
+            ["question", "outcome"],
+            registry=registry,
+        )
+        self.numbers = Counter(
+            "waypost_sessions_numbers_checked_total",
+            "Numbers that were asked about, by whether WhatsApp had to be.",
+            ["source"],
+            registry=registry,
+        )
+        self.signs = Counter(
+            "waypost_sessions_signs_total",
+            "Read marks and presences for chats, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )

@@ -93,6 +93,18 @@ class SessionsSettings(ServiceSettings):
         validation_alias=_env("in_flight"),
         description="Messages that this process has in flight before it takes no more commands.",
     )
+    questions: int = Field(
+        200,
+        ge=1,
+        validation_alias=_env("questions"),
+        description="Questions to WhatsApp that this process has open before it refuses more.",
+    )
+    questions_each: int = Field(
+        8,
+        ge=1,
+        validation_alias=_env("questions_each"),
+        description="Questions that one instance has open before it refuses more.",
+    )
     keep_days: int = Field(
         7,
         ge=1,

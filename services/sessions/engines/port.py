@@ -25,7 +25,19 @@ from shared.contracts.content import (
 from shared.contracts.content import (
     Reaction as SentReaction,
 )
-from shared.contracts.questions import Answer, Question
+from shared.contracts.questions import (
+    Answer,
+    ChangeMembers,
+    CheckNumbers,
+    CreateGroup,
+    LeaveGroup,
+    ListGroups,
+    PairByCode,
+    Question,
+    TellGroup,
+    TellInviteLink,
+    TellProfile,
+)
 from shared.errors import Rejected, Transient
 
 
@@ -400,3 +412,23 @@ def needed(content: Sendable) -> Capability:  # noqa: PLR0911 - one for each kin
             return Capability.EDIT
         case Revoke():
             return Capability.REVOKE
+
+
+def needed_to_ask(question: Question) -> Capability:
+    """What an engine must be capable of to be asked this."""
+    match question:
+        case PairByCode():
+            return Capability.PAIRING_CODE
+        case CheckNumbers():
+            return Capability.NUMBER_CHECK
+        case TellProfile():
+            return Capability.PROFILE
+        case (
+            ListGroups()
+            | TellGroup()
+            | CreateGroup()
+            | ChangeMembers()
+            | TellInviteLink()
+            | LeaveGroup()
+        ):
+            return Capability.GROUPS

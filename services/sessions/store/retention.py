@@ -19,6 +19,11 @@ _STATEMENTS: Final = (
         SELECT instance_id, stanza_key FROM sessions.inbound
         WHERE seen_at < $1 ORDER BY seen_at LIMIT $2)
     """,
+    """
+    DELETE FROM sessions.numbers WHERE (tenant_id, engine, number) IN (
+        SELECT tenant_id, engine, number FROM sessions.numbers
+        WHERE checked_at < $1 ORDER BY checked_at LIMIT $2)
+    """,
     # There is no index on the time: rows are numbered in its order, so the oldest come first.
     """
     DELETE FROM sessions.sandbox_wire WHERE id IN (

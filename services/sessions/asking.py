@@ -1,0 +1,394 @@
+"""Asking: what somebody waits for, and small signs to a chat, beside the queue of messages."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Final, Protocol, Self
+from uuid import UUID
+
+from services.sessions.domain.lifecycle import Status
+from services.sessions.engines.port import (
+    Capability,
+    Engine,
+    SessionDown,
+    Unsupported,
+    needed_to_ask,
+)
+from services.sessions.leases import Leases
+from services.sessions.metrics import SessionsMetrics
+from services.sessions.store import fence as fences
+from services.sessions.store import numbers
+from services.sessions.store.fence import Fence
+from services.sessions.supervisor import Session
+from shared.broker.port import Broker, Outgoing
+from shared.broker.topology import REPLIES
+from shared.clock import Clock
+from shared.contracts.commands import (
+    AskInstance,
+    InstanceAnswered,
+    MarkRead,
+    Refusal,
+    ShowPresence,
+)
+from shared.contracts.envelope import Emitted
+from shared.contracts.events import ConnectionUpdate
+from shared.contracts.questions import (
+    Answer,
+    CheckedNumbers,
+    CheckNumbers,
+    PairByCode,
+    PairingCode,
+    Question,
+)
+from shared.db.database import Database
+from shared.errors import Conflict, Fenced, PlatformError, Throttled, Transient, Unconfirmed
+from shared.ids import id_of, new_id
+from shared.log import get_logger
+from shared.messaging import outbox
+from shared.messaging.outbox import Stored
+
+log = get_logger()
+
+# A number that is on WhatsApp rarely leaves; one that is not may join at any moment.
+FOUND_FOR: Final = timedelta(hours=24)
+MISSED_FOR: Final = timedelta(hours=1)
+SIGN_DEADLINE: Final = timedelta(seconds=10)
+PUBLISH_AGAIN: Final = timedelta(milliseconds=250)
+# How many times as many tasks there may be when those count that only refuse.
+REFUSING: Final = 4
+
+# A phone can be linked to what waits for one.
+_PAIRABLE: Final = frozenset({Status.CONNECTING, Status.QR})
+
+
+class NotReady(Conflict):
+    """The instance is not connected."""
+
+    code = "INSTANCE_NOT_READY"
+
+
+class Sessions(Protocol):
+    """Where sessions are found."""
+
+    def session(self, instance_id: UUID) -> Session | None:
+        """The session of an instance, connected or not."""
+        ...
+
+
+class _Line:
+    """What is under way for one instance. Signs take turns: "paused" must not pass "typing"."""
+
+    __slots__ = ("busy", "turn")
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.turn = asyncio.Lock()
+
+
+class Asking:
+    """Asks engines, a bounded number of questions at a time, and answers whoever waits.
+
+    Nothing of it is kept: what is too much is refused, what comes too late is dropped, and what a
+    crash cuts off is not answered. Only the shard's owner asks, as only it sends.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        fence: Fence,
+        leases: Leases,
+        sessions: Sessions,
+        broker: Broker,
+        clock: Clock,
+        told: Callable[[Sequence[Stored]], None],
+        metrics: SessionsMetrics,
+        most: int,
+        most_each: int,
+    ) -> None:
+        self._database = database
+        self._fence = fence
+        self._leases = leases
+        self._sessions = sessions
+        self._broker = broker
+        self._clock = clock
+        self._told = told
+        self._metrics = metrics
+        self._most = most
+        self._most_each = most_each
+        # Questions by id, until nobody waits: the broker may bring one twice, and a group that is
+        # made twice stays.
+        self._asked: dict[UUID, datetime] = {}
+        self._lines: dict[UUID, _Line] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Be able to ask for as long as the context is open; on exit cut off what is under way."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                yield self
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+
+    def ask(self, command: AskInstance) -> None:
+        """Begin to find the answer to a question; what came too late is dropped."""
+        now = self._clock.now()
+        self._asked = {id_: until for id_, until in self._asked.items() if until > now}
+        if now >= command.until or command.ask_id in self._asked:
+            self._count(command.question, "too_late")
+            return
+        self._asked[command.ask_id] = command.until
+        if not self._full(command.instance_id):
+            self._begin(command.instance_id, self._answer(command))
+            return
+        self._count(command.question, "refused")
+        # A refusal costs no more than a publish, but there is an end to that too: whoever is told
+        # nothing has waited for nothing, which a flood deserves.
+        if len(self._tasks) < REFUSING * self._most:
+            too_much = Throttled("Too many questions at once; ask again when one is answered.")
+            self._begin(command.instance_id, self._reply(command, _refusal(too_much)))
+
+    def mark_read(self, command: MarkRead) -> None:
+        """Begin to tell a chat that messages were read."""
+
+        async def tell(engine: Engine) -> None:
+            await engine.mark_read(
+                command.instance_id,
+                chat=command.chat,
+                sender=command.sender,
+                engine_message_ids=command.engine_message_ids,
+                played=command.played,
+            )
+
+        until = self._clock.now() + SIGN_DEADLINE
+        self._sign(command.instance_id, Capability.READ_RECEIPTS, tell, until=until)
+
+    def show_presence(self, command: ShowPresence) -> None:
+        """Begin to show a chat what the account is doing, unless that is over."""
+
+        async def tell(engine: Engine) -> None:
+            await engine.show_presence(command.instance_id, chat=command.chat, state=command.state)
+
+        self._sign(command.instance_id, Capability.TYPING, tell, until=command.until)
+
+    # Questions
+
+    async def _answer(self, command: AskInstance) -> None:
+        patience = (command.until - self._clock.now()).total_seconds()
+        try:
+            async with asyncio.timeout(patience):
+                answer = await self._find(command.instance_id, command.question)
+        except TimeoutError:
+            self._count(command.question, "too_late")
+            return
+        except PlatformError as error:
+            self._count(command.question, "refused")
+            await self._reply(command, _refusal(error))
+            return
+        except Exception:
+            log.exception("question_failed", question=command.question.kind)
+            self._count(command.question, "refused")
+            broken = Transient("The engine has failed over this; ask again shortly.")
+            await self._reply(command, _refusal(broken))
+            return
+        self._count(command.question, "answered")
+        await self._reply(command, answer)
+
+    async def _find(self, instance_id: UUID, question: Question) -> Answer:
+        session = self._able(instance_id, question)
+        match question:
+            case CheckNumbers():
+                return await self._check(session, question)
+            case PairByCode():
+                code = await session.engine.ask(instance_id, question)
+                if isinstance(code, PairingCode):
+                    await self._tell_code(session, code)
+                return code
+            case _:
+                return await session.engine.ask(instance_id, question)
+
+    def _able(self, instance_id: UUID, question: Question) -> Session:
+        """The session that can be asked this; raises if there is none."""
+        session = self._sessions.session(instance_id)
+        if session is None:
+            raise NotReady("The instance is not connected; connect it first.")
+        capable(session.engine, needed_to_ask(question))
+        status = session.status
+        if isinstance(question, PairByCode):
+            if status not in _PAIRABLE:
+                raise Conflict(f"The instance is {status.value} already; log it out to pair anew.")
+        elif status is not Status.READY:
+            raise NotReady(f"The instance is {status.value}; ask again once it is ready.")
+        if not self._leases.holds(session.lease):
+            raise Transient("The instance is moving to another process; ask again shortly.")
+        return session
+
+    async def _check(self, session: Session, question: CheckNumbers) -> CheckedNumbers:
+        """Ask about those numbers that nothing is known of; remember what comes of it."""
+        tenant_id, engine = session.instance.tenant_id, session.engine
+        now = self._clock.now()
+        async with self._database.hot() as connection:
+            known = await numbers.known(
+                connection,
+                tenant_id,
+                engine.kind,
+                question.numbers,
+                found_since=now - FOUND_FOR,
+                missed_since=now - MISSED_FOR,
+            )
+        unknown = tuple(dict.fromkeys(n for n in question.numbers if n not in known))
+        self._metrics.numbers.labels("known").inc(len(question.numbers) - len(unknown))
+        if unknown:
+            self._metrics.numbers.labels("asked").inc(len(unknown))
+            said = await engine.ask(session.instance.id, CheckNumbers(numbers=unknown))
+            if not isinstance(said, CheckedNumbers):
+                raise TypeError(f"{engine.kind} answered {said.kind} to check_numbers")
+            async with self._database.hot(durable=False) as connection:
+                await numbers.remember(connection, tenant_id, engine.kind, said.numbers, now=now)
+            known |= {one.number: one for one in said.numbers}
+        return CheckedNumbers(numbers=tuple(known[number] for number in question.numbers))
+
+    async def _tell_code(self, session: Session, code: PairingCode) -> None:
+        """Tell everybody of a pairing code, whoever has asked for it."""
+        instance, now = session.instance, self._clock.now()
+        emitted = Emitted(
+            id=id_of(ConnectionUpdate.TYPE, instance.id, code.code, code.expires_at),
+            event=ConnectionUpdate(
+                connection="pairing_code", code=code.code, expires_at=code.expires_at
+            ),
+            tenant_id=instance.tenant_id,
+            instance_id=instance.id,
+            time=now,
+            subject=f"instances/{instance.id}",
+            partition_key=str(instance.id),
+        )
+        async with self._fence.tx() as connection:
+            if not await fences.hold(connection, [session.lease]):
+                raise Fenced("Another process owns this shard now.")
+            stored = await outbox.add_hot(connection, "sessions", [outbox.event(emitted)], now=now)
+        self._told(stored)
+
+    async def _reply(self, command: AskInstance, said: Answer | Refusal) -> None:
+        """Publish an answer, for as long as somebody waits for it."""
+        if isinstance(said, Refusal):
+            answered = InstanceAnswered(ask_id=command.ask_id, refusal=said)
+        else:
+            answered = InstanceAnswered(ask_id=command.ask_id, answer=said)
+        message = Outgoing(
+            exchange=REPLIES,
+            routing_key=command.reply_to,
+            body=answered.model_dump_json().encode(),
+            message_id=str(new_id()),
+            type=InstanceAnswered.TYPE,
+            mandatory=False,
+        )
+        while self._clock.now() < command.until:
+            try:
+                await self._broker.publish([message])
+            except Transient:
+                await self._clock.sleep(PUBLISH_AGAIN)
+            else:
+                return
+        log.warning("answer_not_published", question=command.question.kind)
+
+    # Signs
+
+    def _sign(
+        self,
+        instance_id: UUID,
+        capability: Capability,
+        tell: Callable[[Engine], Coroutine[None, None, None]],
+        *,
+        until: datetime,
+    ) -> None:
+        if self._clock.now() >= until:
+            self._metrics.signs.labels("too_late").inc()
+        elif self._full(instance_id):
+            self._metrics.signs.labels("too_many").inc()
+        else:
+            self._begin(instance_id, self._show(instance_id, capability, tell, until=until))
+
+    async def _show(
+        self,
+        instance_id: UUID,
+        capability: Capability,
+        tell: Callable[[Engine], Coroutine[None, None, None]],
+        *,
+        until: datetime,
+    ) -> None:
+        try:
+            async with (
+                asyncio.timeout((until - self._clock.now()).total_seconds()),
+                self._lines[instance_id].turn,
+            ):
+                await tell(self._connected(instance_id, capability))
+        except TimeoutError:
+            self._metrics.signs.labels("too_late").inc()
+        except PlatformError as error:
+            self._metrics.signs.labels("refused").inc()
+            log.info("sign_refused", capability=capability.value, reason=error.message)
+        except Exception:
+            log.exception("sign_failed", capability=capability.value)
+            self._metrics.signs.labels("refused").inc()
+        else:
+            self._metrics.signs.labels("shown").inc()
+
+    def _connected(self, instance_id: UUID, capability: Capability) -> Engine:
+        session = self._sessions.session(instance_id)
+        if session is None or session.status is not Status.READY:
+            raise SessionDown("The instance is not connected.")
+        if not self._leases.holds(session.lease):
+            raise SessionDown("Another process owns the instance now.")
+        capable(session.engine, capability)
+        return session.engine
+
+    # Tasks
+
+    def _full(self, instance_id: UUID) -> bool:
+        line = self._lines.get(instance_id)
+        busy = 0 if line is None else line.busy
+        return len(self._tasks) >= self._most or busy >= self._most_each
+
+    def _begin(self, instance_id: UUID, work: Coroutine[None, None, None]) -> None:
+        if self._group is None:
+            work.close()
+            raise RuntimeError("questions are asked within running() only")
+        line = self._lines.setdefault(instance_id, _Line())
+        line.busy += 1
+        task = self._group.create_task(work, name=f"ask:{instance_id}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._ended(task, instance_id, line))
+
+    def _ended(self, task: asyncio.Task[None], instance_id: UUID, line: _Line) -> None:
+        self._tasks.discard(task)
+        line.busy -= 1
+        if not line.busy:
+            del self._lines[instance_id]
+
+    def _count(self, question: Question, outcome: str) -> None:
+        self._metrics.questions.labels(question.kind, outcome).inc()
+
+
+def capable(engine: Engine, capability: Capability) -> None:
+    """Raise ``Unsupported`` unless the engine can do this; its message tells what it can do."""
+    if capability not in engine.capabilities:
+        able = ", ".join(sorted(engine.capabilities))
+        raise Unsupported(f"The {engine.kind} engine has no {capability.value}; it has: {able}.")
+
+
+def _refusal(error: PlatformError) -> Refusal:
+    """An error as whoever asked is told of it."""
+    match error:
+        case SessionDown():
+            return Refusal(code=NotReady.code, message=error.message)
+        case Throttled() | Unconfirmed():
+            return Refusal(code=error.code, message=error.message)
+        case Transient() | Fenced():
+            return Refusal(code=Transient.code, message=error.message)
+        case _:
+            return Refusal(code=error.code, message=error.message)
