@@ -4,14 +4,9 @@ What it can be told is in ``tests/whatsapp/contact/saying.mjs``, what it tells i
 """
 
 import asyncio
-import fcntl
-import hashlib
 import itertools
 import json
 import os
-import re
-import shutil
-import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 HOME: Final = Path(__file__).parents[1] / "whatsapp" / "contact"
-NODE_AT_LEAST: Final = 20
 # Of a line: a message carries no media, only where it is.
 LINE_AT_MOST: Final = 1 << 24
 # Seconds for anything that should take a fraction of one; a loaded machine is slow.
@@ -37,45 +31,6 @@ class Reach:
     media_host: str
     noise_root: str
     authority: Path
-
-
-def install() -> None:
-    """Have what the contact needs in its ``node_modules``; once per version of its lock.
-
-    Fails with what to do if Node is missing or too old.
-    """
-    _check_node()
-    lock = HOME / "package-lock.json"
-    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
-    stamp = HOME / "node_modules" / ".installed"
-    # Two runs may begin at the same time.
-    with (HOME / "package.json").open() as gate:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        if stamp.exists() and stamp.read_text() == wanted:
-            return
-        subprocess.run(
-            ["npm", "ci", "--ignore-scripts", "--loglevel=error"],  # noqa: S607
-            cwd=HOME,
-            check=True,
-            timeout=300,
-        )
-        stamp.write_text(wanted)
-
-
-def _check_node() -> None:
-    node = shutil.which("node")
-    found = ""
-    if node is not None and shutil.which("npm") is not None:
-        found = subprocess.run(
-            [node, "--version"], check=False, capture_output=True, text=True
-        ).stdout.strip()
-    major = re.match(r"v(\d+)", found)
-    if major is None or int(major[1]) < NODE_AT_LEAST:
-        raise AssertionError(
-            f"The WhatsApp contact needs Node {NODE_AT_LEAST} or newer with npm; "
-            f"found: {found or 'none'}. On Debian: apt-get install nodejs npm; if that is too old, "
-            "get it from https://nodejs.org."
-        )
 
 
 class Contact:
@@ -227,8 +182,10 @@ class Contact:
         )
 
     async def connected(self) -> Self:
-        """Return once it can send and receive."""
+        """Return once it can send and receive; how it came to that is forgotten."""
         await self.next("connection", state="open")
+        arriving = {"qr", "code", "paired", "connection"}
+        self.heard = deque(heard for heard in self.heard if heard["event"] not in arriving)
         return self
 
     def all_heard(self, event: str) -> Sequence[Heard]:

@@ -6,6 +6,7 @@
 //
 // url        the server's websocket, wss://…
 // rootKey    the public key, in hex, that the server's Noise certificates are signed with
+//            (Baileys 7.0.0-rc14 goes through the motions of verifying, and accepts any)
 // folder     where credentials and downloaded media are kept; the same folder resumes the device
 // mediaHost  host and port of the server's media
 // code       optional: the phone number to ask a pairing code for, instead of showing QR codes
