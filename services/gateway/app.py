@@ -123,7 +123,9 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             clock=clock,
         ),
         connections=Connections(database=database, senders=senders, relay=relay, clock=clock),
-        guards=Guards(database=database, limits=limits, clock=clock),
+        guards=Guards(
+            database=database, policy=settings.webhook_policy, limits=limits, clock=clock
+        ),
         keys=Keys(
             database=database,
             once=once,

@@ -275,7 +275,13 @@ async def test_limits_are_changed_and_their_use_is_told(gateway: Gateway) -> Non
     instance = await an_instance(gateway.sql, tenant)
     path = f"/api/instances/{instance}/guard"
     changed = await ada.call("PUT", path, json={"perMinute": 2, "perDay": 10})
-    assert changed.data == {"perMinute": 2, "perHour": 0, "perDay": 10}
+    assert changed.data == {
+        "perMinute": 2,
+        "perHour": 0,
+        "perDay": 10,
+        "proxy": None,
+        "deviceName": None,
+    }
     now = gateway.clock.now()
     ages = [timedelta(seconds=50), timedelta(seconds=20), timedelta(minutes=5), timedelta(days=2)]
     for age in ages:

@@ -1,4 +1,4 @@
-"""The limits that protect an instance's number."""
+"""The limits that protect an instance's number, and how it connects."""
 
 from aiohttp import web
 
@@ -10,19 +10,26 @@ from services.gateway.api.schemas.instances import (
     GuardView,
     WindowView,
 )
+from services.gateway.domain.capabilities import Capability, require
+from services.gateway.domain.engines import capabilities
 from services.gateway.domain.guard import Guard, next_slot, usage_of
+from services.gateway.domain.proxies import place_of
 from services.gateway.store import guards, instances
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.web.body import BodyLimits, read_model
+from shared.security.egress import EgressPolicy, UrlRefused
+from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.envelope import respond
 
 
 class Guards:
-    """``/api/instances/{id}/guard``."""
+    """``/api/instances/{id}/guard``. ``policy`` says where a proxy may be."""
 
-    def __init__(self, *, database: Database, limits: BodyLimits, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, policy: EgressPolicy, limits: BodyLimits, clock: Clock
+    ) -> None:
         self._database = database
+        self._policy = policy
         self._limits = limits
         self._clock = clock
 
@@ -31,20 +38,22 @@ class Guards:
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request)
             guard = Guard.model_validate(instance.guard)
-            limits: dict[str, int] = guard.model_dump(by_alias=True)
-            used = await guards.used(tx, instance.id, limits, now=now)
+            used = await guards.used(tx, instance.id, guard.limits, now=now)
             held_until = await guards.held_until(tx, instance.id)
         windows = {}
-        for name, limit in limits.items():
+        for name, limit in guard.limits.items():
             usage = usage_of(limit, used[name].count)
             windows[name] = WindowView(
                 used=usage.used, limit=usage.limit, remaining=usage.remaining
             )
+        shown = GuardView.of(guard)
         return respond(
             GuardDetails(
-                per_minute=guard.per_minute,
-                per_hour=guard.per_hour,
-                per_day=guard.per_day,
+                per_minute=shown.per_minute,
+                per_hour=shown.per_hour,
+                per_day=shown.per_day,
+                proxy=shown.proxy,
+                device_name=shown.device_name,
                 usage=GuardUsage(
                     per_minute=windows["perMinute"],
                     per_hour=windows["perHour"],
@@ -56,12 +65,23 @@ class Guards:
 
     async def change(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, GuardChange, self._limits)
+        if body.proxy is not None:
+            self._vet(body.proxy.get_secret_value())
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request, lock=True)
-            changed = Guard.model_validate(instance.guard).model_copy(
-                update=body.model_dump(exclude_none=True, by_alias=False)
-            )
-            await instances.change(
-                tx, instance.id, {"guard": changed.model_dump(by_alias=True)}, now=None
-            )
+            if body.proxy is not None or body.device_name is not None:
+                require(instance.engine, capabilities(instance.engine), Capability.PROXY)
+            changed = Guard.model_validate(instance.guard).model_copy(update=body.changes)
+            await instances.change(tx, instance.id, {"guard": changed.stored}, now=None)
         return respond(GuardView.of(changed))
+
+    def _vet(self, proxy: str) -> None:
+        """Refuse a proxy that is plainly inside; where a name leads, only who dials it can see."""
+        place = place_of(proxy)
+        host, _, port = place.rpartition(":")
+        if host == "localhost" or host.endswith(".localhost"):
+            place = f"127.0.0.1:{port}"
+        try:
+            self._policy.vet(f"https://{place}/")
+        except UrlRefused as error:
+            raise invalid({"proxy": error.message}) from None

@@ -85,7 +85,7 @@ class Instances:
                 engine=engine.name,
                 phone_number=body.phone_number,
                 settings=settings,
-                guard=engine.guard.model_dump(by_alias=True),
+                guard=engine.guard.stored,
                 shard=await instances.least_loaded_shard(tx),
                 connected=False,
                 created_at=now,

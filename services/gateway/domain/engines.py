@@ -7,6 +7,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
+from services.gateway.domain.capabilities import LINKED_DEVICE, Capability
 from services.gateway.domain.guard import Guard
 
 
@@ -41,22 +42,41 @@ class SandboxSettings(EngineSettings):
     )
 
 
+class LinkedDeviceSettings(EngineSettings):
+    """A device linked to a phone. How it connects, and what the phone calls it, is its guard's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A way to reach WhatsApp: what can be set, and the limits that a new instance starts with."""
+    """A way to reach WhatsApp: what can be set, the limits that a new instance starts with, and
+    what it can do.
+    """
 
     name: str
     settings: type[EngineSettings]
     guard: Guard
+    capabilities: frozenset[Capability]
 
 
 ENGINES: Final[Mapping[str, Engine]] = {
     engine.name: engine
     for engine in (
         # Nobody's number is at risk in the sandbox, so nothing is limited there.
-        Engine("sandbox", SandboxSettings, Guard(per_minute=0, per_hour=0, per_day=0)),
+        Engine(
+            "sandbox",
+            SandboxSettings,
+            Guard(per_minute=0, per_hour=0, per_day=0),
+            LINKED_DEVICE | {Capability.CLIENT_MESSAGE_ID},
+        ),
+        Engine("whatsmeow", LinkedDeviceSettings, Guard(), LINKED_DEVICE),
     )
 }
+
+
+def capabilities(engine: str) -> frozenset[Capability]:
+    """What the engine can do; nothing if nobody knows it."""
+    known = ENGINES.get(engine)
+    return frozenset() if known is None else known.capabilities
 
 
 def stored(settings: EngineSettings) -> dict[str, object]:

@@ -12,7 +12,11 @@ _MOST: Final = 1_000_000
 
 
 class Guard(BaseModel):
-    """How many messages may go out in any minute, hour and day. Zero: no limit."""
+    """How many messages may go out in any minute, hour and day; zero: no limit.
+
+    ``proxy`` is the URL by which the instance connects, which may hold a password; ``device_name``
+    is what the phone calls it.
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
@@ -21,6 +25,22 @@ class Guard(BaseModel):
     per_minute: int = Field(default=20, ge=0, le=_MOST)
     per_hour: int = Field(default=200, ge=0, le=_MOST)
     per_day: int = Field(default=1000, ge=0, le=_MOST)
+    proxy: str | None = Field(default=None, repr=False)
+    device_name: str | None = None
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The limits, by the names of their windows."""
+        return {
+            "perMinute": self.per_minute,
+            "perHour": self.per_hour,
+            "perDay": self.per_day,
+        }
+
+    @property
+    def stored(self) -> dict[str, object]:
+        """The guard as it is kept, secrets included."""
+        return self.model_dump(by_alias=True, exclude_none=True)
 
 
 WINDOWS: Final[Mapping[str, timedelta]] = {

@@ -1,14 +1,15 @@
 """Instances, their connections, limits and keys."""
 
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, WithJsonSchema
 
 from services.gateway.api.schemas.fields import Name, PhoneNumber
 from services.gateway.domain.engines import shown
 from services.gateway.domain.guard import Guard
 from services.gateway.domain.permissions import KeyPermissions
+from services.gateway.domain.proxies import checked, masked
 from services.gateway.store.instances import Instance
 from services.gateway.store.keys import InstanceKey
 from shared.contracts.events import InstanceStatusName
@@ -16,12 +17,41 @@ from shared.web.schemas import ApiModel, ApiView, Instant
 
 EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 
+_LIMITS: Final = {"per_minute", "per_hour", "per_day"}
+
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be printable characters")
+    return value
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    return SecretStr(checked(value.get_secret_value()))
+
+
+ProxyUrl = Annotated[
+    SecretStr,
+    AfterValidator(_proxy),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "writeOnly": True,
+            "description": "`http://`, `https://` or `socks5://`, with host and port.",
+            "examples": ["socks5://user:password@proxy.example.com:1080"],
+        }
+    ),
+]
+"""The URL of a proxy, which may hold a password."""
+
 
 class NewInstance(ApiModel):
     """An instance that is to be made."""
 
     name: Name = Field(examples=["Support"])
-    engine: EngineName = Field(description="How it reaches WhatsApp.", examples=["sandbox"])
+    engine: EngineName = Field(
+        description="How it reaches WhatsApp.", examples=["sandbox", "whatsmeow"]
+    )
     phone_number: PhoneNumber | None = Field(default=None, description="Its own number, if known.")
     settings: dict[str, object] | None = Field(
         default=None,
@@ -106,11 +136,35 @@ class Qr(ApiView):
 
 
 class GuardChange(ApiModel):
-    """Limits that are to change; what is left out stays. Zero: no limit."""
+    """What is to change; what is left out stays. A limit of zero: none. A proxy or a device name
+    that is null is taken away; both count from the next connect or restart on.
+    """
 
     per_minute: int | None = Field(default=None, ge=0, le=1_000_000, examples=[20])
     per_hour: int | None = Field(default=None, ge=0, le=1_000_000, examples=[200])
     per_day: int | None = Field(default=None, ge=0, le=1_000_000, examples=[1000])
+    proxy: ProxyUrl | None = Field(
+        default=None, description="By what it connects; credentials are never shown again."
+    )
+    device_name: (
+        Annotated[str, StringConstraints(strip_whitespace=True), AfterValidator(_printable)] | None
+    ) = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="What the phone calls it among its linked devices.",
+        examples=["Waypost"],
+    )
+
+    @property
+    def changes(self) -> dict[str, object]:
+        """What changes, by the fields of a guard."""
+        limits = self.model_dump(include=_LIMITS, exclude_none=True)
+        wishes = self.model_dump(include={"proxy", "device_name"}, exclude_unset=True)
+        return limits | {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in wishes.items()
+        }
 
 
 class WindowView(ApiView):
@@ -131,15 +185,23 @@ class GuardUsage(ApiView):
 
 
 class GuardView(ApiView):
-    """An instance's limits."""
+    """An instance's limits, and how it connects. Of a proxy, the credentials are not shown."""
 
     per_minute: int
     per_hour: int
     per_day: int
+    proxy: str | None = Field(examples=["socks5://***@proxy.example.com:1080"])
+    device_name: str | None = Field(examples=["Waypost"])
 
     @classmethod
     def of(cls, guard: Guard) -> "GuardView":
-        return cls(per_minute=guard.per_minute, per_hour=guard.per_hour, per_day=guard.per_day)
+        return cls(
+            per_minute=guard.per_minute,
+            per_hour=guard.per_hour,
+            per_day=guard.per_day,
+            proxy=None if guard.proxy is None else masked(guard.proxy),
+            device_name=guard.device_name,
+        )
 
 
 class GuardDetails(GuardView):

@@ -1,0 +1,97 @@
+"""How an instance connects: the proxy and the device name of its guard."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+
+from tests.support.customer import Answer, Customer
+from tests.support.gateway import Gateway
+
+PROXY = "socks5://ada:secret@proxy.example.com:1080"
+
+
+async def an_instance(customer: Customer, engine: str = "whatsmeow") -> str:
+    made = await customer.post("/api/instances", {"name": "Support", "engine": engine})
+    assert made.status == 201, made.body
+    return str(made.data["id"])
+
+
+async def put(customer: Customer, instance: str, **changes: Any) -> Answer:
+    return await customer.call("PUT", f"/api/instances/{instance}/guard", json=changes)
+
+
+async def stored(gateway: Gateway, instance: str) -> dict[str, Any]:
+    raw = await gateway.sql.fetchval(
+        "SELECT guard FROM gateway.instances WHERE id = $1", UUID(instance)
+    )
+    found: dict[str, Any] = orjson.loads(raw)
+    return found
+
+
+async def test_a_linked_device_starts_with_limits_that_spare_its_number(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    guard = (await ada.get(f"/api/instances/{instance}/guard")).data
+    assert (guard["perMinute"], guard["perHour"], guard["perDay"]) == (20, 200, 1000)
+    assert (guard["proxy"], guard["deviceName"]) == (None, None)
+    assert await stored(gateway, instance) == {"perMinute": 20, "perHour": 200, "perDay": 1000}
+
+
+async def test_a_proxy_is_kept_whole_and_shown_without_its_credentials(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    changed = await put(ada, instance, proxy=PROXY, deviceName=" Shop ")
+    assert changed.status == 200, changed.body
+    shown = (await ada.get(f"/api/instances/{instance}/guard")).data
+    for guard in (changed.data, shown):
+        assert guard["proxy"] == "socks5://***@proxy.example.com:1080"
+        assert guard["deviceName"] == "Shop"
+    assert (await stored(gateway, instance))["proxy"] == PROXY
+    listed = await ada.get("/api/instances")
+    assert "secret" not in orjson.dumps(listed.body).decode()
+
+    await put(ada, instance, perMinute=5)
+    kept = await stored(gateway, instance)
+    assert (kept["proxy"], kept["deviceName"], kept["perMinute"]) == (PROXY, "Shop", 5)
+    await put(ada, instance, proxy=None)
+    assert await stored(gateway, instance) == {
+        "perMinute": 5,
+        "perHour": 200,
+        "perDay": 1000,
+        "deviceName": "Shop",
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"proxy": "ftp://example.com:21"}, "proxy"),
+        ({"proxy": "http://example.com"}, "proxy"),
+        ({"proxy": "http://ada:secret@10.0.0.1:3128"}, "proxy"),
+        ({"proxy": "http://169.254.169.254:80"}, "proxy"),
+        ({"proxy": "http://[::1]:3128"}, "proxy"),
+        ({"proxy": "http://0x7f.1:3128"}, "proxy"),
+        ({"proxy": "http://example.com:22"}, "proxy"),
+        ({"deviceName": ""}, "deviceName"),
+        ({"deviceName": "x" * 65}, "deviceName"),
+        ({"deviceName": "a\tb"}, "deviceName"),
+    ],
+)
+async def test_what_leads_inside_or_is_none_is_refused_by_its_field(
+    gateway: Gateway, wrong: dict[str, str], field: str
+) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    refused = await put(ada, instance, **wrong)
+    assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+    assert list(refused.body["error"]["data"]["fields"]) == [field]
+    assert "secret" not in orjson.dumps(refused.body).decode()
+
+
+async def test_a_network_that_was_opened_on_purpose_may_hold_the_proxy(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    for proxy in ("http://127.0.0.1:3128", "http://localhost:3128"):
+        assert (await put(ada, instance, proxy=proxy)).status == 200
