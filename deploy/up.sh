@@ -26,6 +26,7 @@ if [ -z "${JWT_SECRET:-}" ]; then
     JWT_SECRET=$(cat .waypost/jwt-secret)
     export JWT_SECRET
 fi
+export WAYPOST_MEDIA_STORE="${WAYPOST_MEDIA_STORE:-$PWD/.waypost/media}"
 .venv/bin/python -m shared.db.migrate
 # The shell becomes honcho and keeps its number, which 'make down' reads.
 echo $$ >.waypost/up.pid

@@ -102,6 +102,7 @@ async def run(
     async with AsyncExitStack() as stack:
         database_url = await stack.enter_async_context(embedded_postgres(chosen.data / "postgres"))
         await migrate.upgrade(database_url)
+        media = chosen.data / "media"
 
         async def part(
             name: str, build: Callable[[S, Platform], Service], read: type[S], **more: object
@@ -137,6 +138,7 @@ async def run(
             # In memory a publisher waits until everybody has received.
             linger=0,
             jwt_secret=_secret(chosen.data / "secrets.json"),
+            media_store=str(media),
         )
         others = [
             await part("dispatcher", dispatcher.build, DispatcherSettings),

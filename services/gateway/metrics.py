@@ -21,6 +21,25 @@ class GatewayMetrics(MessagingMetrics):
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
             registry=registry,
         )
+        self.media_uploads = Counter(
+            "waypost_gateway_media_uploads_total", "Files that were uploaded.", registry=registry
+        )
+        self.media_erased = Counter(
+            "waypost_gateway_media_erased_total",
+            "Files that were removed because all that spoke of them was deleted.",
+            registry=registry,
+        )
+        self.media_orphans = Counter(
+            "waypost_gateway_media_orphans_total",
+            "Files that were removed because nothing had spoken of them for a day.",
+            registry=registry,
+        )
+        self.questions = Counter(
+            "waypost_gateway_questions_total",
+            "Questions that were asked of instances while somebody waited, by what became of them.",
+            ("question", "outcome"),
+            registry=registry,
+        )
         self.events_logged = Counter(
             "waypost_gateway_events_logged_total", "Events added to the log.", registry=registry
         )

@@ -5,16 +5,16 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from shared.media.settings import MediaSettings
 from shared.security.addresses import Network, networks
 from shared.security.egress import EgressPolicy, host_names
-from shared.settings import ServiceSettings
 
 
 def _from(name: str, env: str) -> AliasChoices:
     return AliasChoices(name, env)
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(MediaSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(
@@ -135,11 +135,30 @@ class GatewaySettings(ServiceSettings):
         validation_alias=_from("webhook_test_seconds", "WAYPOST_WEBHOOK_TEST_SECONDS"),
         description="Seconds to wait for what a test of a webhook finds.",
     )
+    ask_seconds: float = Field(
+        15,
+        gt=0,
+        le=60,
+        validation_alias=_from("ask_seconds", "WAYPOST_ASK_SECONDS"),
+        description="Seconds to wait for an instance's answer, about a number or a group.",
+    )
+    asks_at_once: int = Field(
+        1000,
+        ge=1,
+        validation_alias=_from("asks_at_once", "WAYPOST_ASKS_AT_ONCE"),
+        description="Requests that may wait for instances' answers at a time.",
+    )
     event_retention_days: int = Field(
         7,
         ge=1,
         validation_alias=_from("event_retention_days", "WAYPOST_EVENT_RETENTION_DAYS"),
         description="Days that the event log keeps events.",
+    )
+    media_quota: int = Field(
+        5 * 1024**3,
+        ge=0,
+        validation_alias=_from("media_quota", "WAYPOST_MEDIA_QUOTA"),
+        description="Bytes that the uploads of one organization may take.",
     )
     linger: float = Field(
         0.05,

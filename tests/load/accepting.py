@@ -113,6 +113,7 @@ async def gateway(folder: Path, database_url: str, amqp_url: str) -> AsyncIterat
         "DATABASE_URL": database_url,
         "AMQP_URL": amqp_url,
         "JWT_SECRET": SECRET,
+        "WAYPOST_MEDIA_STORE": str(folder / "media"),
         "WAYPOST_PORT": str(port),
         "WAYPOST_LOG_STYLE": "json",
     }

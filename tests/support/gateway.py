@@ -1,6 +1,7 @@
 """The real gateway over a real database, with a broker in memory and nobody behind it."""
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -199,6 +200,7 @@ class Sender:
 @asynccontextmanager
 async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     """A gateway on a port of its own."""
+    folder = tempfile.TemporaryDirectory(prefix="waypost-tests-")
     chosen = GatewaySettings.model_validate(
         {
             "database_url": database_url,
@@ -208,6 +210,7 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
             "limit_user_minute": 100_000,
             "limit_address_minute": 100_000,
             "webhook_allowed_nets": "127.0.0.0/8",
+            "media_store": folder.name,
             **settings,
         }
     )
@@ -215,6 +218,7 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
     broker = MemoryBroker(raise_failures=True)
     heard = Heard()
     async with AsyncExitStack() as stack:
+        stack.enter_context(folder)
         sql = await asyncpg.connect(database_url)
         stack.push_async_callback(sql.close)
         database = await stack.enter_async_context(

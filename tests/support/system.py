@@ -150,6 +150,7 @@ async def distributed(
         "DATABASE_URL": database_url,
         "AMQP_URL": amqp_url,
         "JWT_SECRET": SECRET,
+        "WAYPOST_MEDIA_STORE": str(folder / "media"),
         "WAYPOST_PORT": str(ports["gateway"]),
         "WEBHOOK_ALLOWED_NETS": "127.0.0.0/8,::1/128",
         "WAYPOST_LOG_STYLE": "json",

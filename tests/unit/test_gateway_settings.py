@@ -16,6 +16,7 @@ NEEDED = {
     "DATABASE_URL": "postgresql://u@db/waypost",
     "AMQP_URL": "amqp://mq",
     "JWT_SECRET": "x" * 32,
+    "WAYPOST_MEDIA_STORE": "s3://waypost/media",
 }
 
 
