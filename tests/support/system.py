@@ -32,7 +32,7 @@ class Process:
     def __init__(self, name: str, module: str, environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self._module = module
-        self._environment = environment
+        self.environment = environment
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
 
@@ -51,7 +51,7 @@ class Process:
                 "-m",
                 self._module,
                 cwd=ROOT,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,
             )
