@@ -40,19 +40,22 @@ def emitted(session: Session, stanza: Stanza, sent: Messages) -> Emitted:
 
 def _message_id(stanza: Stanza, sent: Messages) -> UUID:
     """Waypost's id of the message that a stanza is, or is about."""
+    author = stanza.sender
     match stanza:
         case MessageReceived():
             target = stanza.engine_message_id
-        case MessageEdited() | MessageRevoked():
+        case MessageEdited():
             target = stanza.target_id
+        case MessageRevoked():
+            target, author = stanza.target_id, stanza.author or author
         case Reaction():
-            target = stanza.target_id
+            target, author = stanza.target_id, stanza.author or author
             ours = sent.get((stanza.instance_id, target))
             if ours is not None:
                 return ours
         case _:
             raise TypeError(f"a stanza of type {type(stanza).__name__}")
-    return id_of("inbound", stanza.instance_id, stanza.chat, target, stanza.sender.chat_id)
+    return id_of("inbound", stanza.instance_id, stanza.chat, target, author.chat_id)
 
 
 def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.MessageEvent:

@@ -272,17 +272,22 @@ class MessageEdited(Stanza):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRevoked(Stanza):
-    """Somebody deleted a message of theirs for everyone."""
+    """Somebody deleted a message for everyone: their own, or ``author``'s in a group they run."""
 
     target_id: str
+    author: Identity | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaction(Stanza):
-    """Somebody reacted to a message, anybody's. An empty ``emoji`` takes the reaction back."""
+    """Somebody reacted to a message, anybody's. An empty ``emoji`` takes the reaction back.
+
+    ``author`` wrote that message, if neither ``sender`` nor the account did.
+    """
 
     target_id: str
     emoji: str
+    author: Identity | None = None
 
 
 Incoming = MessageReceived | MessageEdited | MessageRevoked | Reaction

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.sessions.domain.addresses import LEGACY_PERSON, PERSON, canonical, digits
 from services.sessions.engines.whatsmeow.worker import library
-from services.sessions.engines.whatsmeow.worker.memory import Memory, memory_of
+from services.sessions.engines.whatsmeow.worker.memory import Memory, Named, memory_of
 from services.sessions.engines.whatsmeow.worker.shapes import Client, Jid
 from shared.contracts.content import Identity
 from shared.errors import Transient
@@ -94,11 +94,22 @@ async def as_member(client: Client, group: str, address: str) -> str:
     return who.chat_id
 
 
-async def own(client: Client, *, as_lid: bool = False) -> str:
-    """The account's own address, or its private id if it has one and ``as_lid``."""
-    me = await client.get_me()
-    lid = text_of(me.LID)
-    return lid if as_lid and lid else text_of(me.JID)
+async def own(client: Client) -> tuple[str, ...]:
+    """The account's own addresses: by telephone number, and its private id if it has one."""
+    memory = memory_of(client)
+    if not memory.own:
+        me = await client.get_me()
+        memory.own = tuple(form for form in (text_of(me.JID), text_of(me.LID)) if form)
+    return memory.own
+
+
+async def named(client: Client, chat: str, author: str | None, message_id: str) -> Named:
+    """What a message is remembered under. Without ``author``, the account itself wrote it."""
+    if author is None or plain(canonical(author)) in await own(client):
+        who = ""
+    else:
+        who = await resolved(client, canonical(author))
+    return await resolved(client, chat), who, message_id
 
 
 def _pair(address: str, also: str) -> tuple[str, str]:

@@ -12,6 +12,10 @@ from services.sessions.engines.whatsmeow.worker.shapes import Client
 K = TypeVar("K")
 V = TypeVar("V")
 
+# A message: its chat, who wrote it (empty for the account itself), and its id. Ids are made by
+# who writes, so an id alone would let anybody answer for somebody else's message.
+Named = tuple[str, str, str]
+
 PEOPLE: Final = 2000
 GROUPS: Final = 500
 POLLS: Final = 200
@@ -44,19 +48,21 @@ class Recent(Generic[K, V]):
 
 
 class Memory:
-    """What is remembered of one session; of another account's nothing is ever taken from it.
+    """What is remembered of one session; another account is never told any of it.
 
     ``phones`` and ``lids`` are the two addresses of a person, without their servers. ``by_lid``
     says of a group whether its members are addressed by private id. ``polls`` are the names of a
-    poll's options, ``quotes`` messages as they can be quoted, serialized.
+    poll's options, ``quotes`` messages as they can be quoted, serialized. ``own`` are the
+    account's addresses.
     """
 
     def __init__(self) -> None:
+        self.own: tuple[str, ...] = ()
         self.phones: Recent[str, str] = Recent(PEOPLE)
         self.lids: Recent[str, str] = Recent(PEOPLE)
         self.by_lid: Recent[str, bool] = Recent(GROUPS)
-        self.polls: Recent[str, tuple[str, ...]] = Recent(POLLS)
-        self.quotes: Recent[str, bytes] = Recent(QUOTES)
+        self.polls: Recent[Named, tuple[str, ...]] = Recent(POLLS)
+        self.quotes: Recent[Named, bytes] = Recent(QUOTES)
 
     def meet(self, *, phone: str, lid: str) -> None:
         """Remember that these are one person."""

@@ -9,6 +9,7 @@ the link is marked as one (``matchedText``), and recipients see what their own c
 import asyncio
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from time import time
 from typing import Final
@@ -25,7 +26,7 @@ from services.sessions.engines.whatsmeow.worker import (
 )
 from services.sessions.engines.whatsmeow.worker.memory import memory_of
 from services.sessions.engines.whatsmeow.worker.said import Said
-from services.sessions.engines.whatsmeow.worker.shapes import Client, Uploaded
+from services.sessions.engines.whatsmeow.worker.shapes import Client, Message, Uploaded
 from shared.contracts.content import (
     ContactCard,
     Edit,
@@ -37,7 +38,7 @@ from shared.contracts.content import (
     Sendable,
     Text,
 )
-from shared.errors import Rejected
+from shared.errors import Rejected, Transient
 
 # ``ProtocolMessage.Type``
 REVOKE: Final = 0
@@ -73,10 +74,19 @@ async def say(client: Client, said: Said) -> str:
         sent = await client.send_message(library.jid(to), message)
     except library.errors() as error:
         raise errors.of_sending(error) from error
-    quoting.remember(client, sent.ID, message)
-    if isinstance(said.content, Poll):
-        memory_of(client).polls.keep(sent.ID, said.content.options)
+    await _remember(client, to, sent.ID, message, said.content)
     return sent.ID
+
+
+async def _remember(
+    client: Client, to: str, message_id: str, message: Message, content: Sendable
+) -> None:
+    """Never fails: the message is on its way, and what is not remembered is only left out."""
+    with suppress(Transient):
+        name = await addresses.named(client, to, None, message_id)
+        quoting.remember(client, name, message)
+        if isinstance(content, Poll):
+            memory_of(client).polls.keep(name, content.options)
 
 
 def _addressable(to: str) -> None:
@@ -200,10 +210,11 @@ def _poll(poll: Poll) -> dict[str, object]:
 
 async def _reaction(client: Client, to: str, reaction: Reaction) -> dict[str, object]:
     key = _own_key(to, reaction.target_id)
-    if reaction.target_sender is not None and not await _is_own(client, reaction.target_sender):
+    who = reaction.target_sender
+    if who is not None and canonical(who) not in await addresses.own(client):
         key["fromMe"] = False
         if to.endswith(addresses.GROUP):
-            key["participant"] = await addresses.as_member(client, to, reaction.target_sender)
+            key["participant"] = await addresses.as_member(client, to, who)
     return {
         "reactionMessage": {
             "key": key,
@@ -226,11 +237,3 @@ def _edit(to: str, edit: Edit) -> dict[str, object]:
 def _own_key(to: str, message_id: str) -> dict[str, object]:
     """Names a message that the account itself wrote."""
     return {"remoteJID": to, "fromMe": True, "ID": message_id}
-
-
-async def _is_own(client: Client, address: str) -> bool:
-    form = canonical(address)
-    return form in {
-        await addresses.own(client),
-        await addresses.own(client, as_lid=True),
-    }

@@ -5,8 +5,9 @@ from typing import Final
 
 from services.sessions.domain.addresses import canonical
 from services.sessions.engines.whatsmeow.worker import addresses, library
-from services.sessions.engines.whatsmeow.worker.memory import memory_of
+from services.sessions.engines.whatsmeow.worker.memory import Named, memory_of
 from services.sessions.engines.whatsmeow.worker.shapes import Client, Message
+from services.sessions.engines.whatsmeow.worker.words import clean
 
 # A quote is shown in two lines; the rest of it would only cost.
 SHOWN: Final = 300
@@ -30,7 +31,8 @@ async def context(
     if mentions:
         fields["mentionedJID"] = [canonical(who) for who in mentions]
     if reply_to is not None:
-        quote = memory_of(client).quotes.get(reply_to)
+        name = await addresses.named(client, chat, reply_to_sender, reply_to)
+        quote = memory_of(client).quotes.get(name)
         fields["stanzaID"] = reply_to
         fields["participant"] = await author(client, chat, reply_to_sender)
         fields["quotedMessage"] = (
@@ -41,37 +43,40 @@ async def context(
 
 async def author(client: Client, chat: str, sender: str | None) -> str:
     """The address of who wrote a message in ``chat``; without ``sender``, the account itself."""
-    if chat.endswith(addresses.GROUP):
-        return await addresses.as_member(client, chat, sender or await addresses.own(client))
-    return canonical(sender) if sender else await addresses.own(client)
+    who = canonical(sender) if sender else (await addresses.own(client))[0]
+    return await addresses.as_member(client, chat, who) if chat.endswith(addresses.GROUP) else who
 
 
-def remember(client: Client, message_id: str, said: Message) -> None:
+def remember(client: Client, name: Named, said: Message) -> None:
     """Keep what a message says, as far as it is needed to quote it."""
     fields = _essence(said)
     if fields:
         kept = library.message(fields).SerializeToString()
-        memory_of(client).quotes.keep(message_id, kept)
+        memory_of(client).quotes.keep(name, kept)
 
 
 def _essence(said: Message) -> dict[str, object]:
     if words := said.conversation or said.extendedTextMessage.text:
-        return {"conversation": words[:SHOWN]}
+        return {"conversation": _short(words)}
     kept: dict[str, dict[str, object]] = {
-        "imageMessage": {"caption": said.imageMessage.caption[:SHOWN]},
-        "videoMessage": {"caption": said.videoMessage.caption[:SHOWN]},
+        "imageMessage": {"caption": _short(said.imageMessage.caption)},
+        "videoMessage": {"caption": _short(said.videoMessage.caption)},
         "documentMessage": {
-            "caption": said.documentMessage.caption[:SHOWN],
-            "fileName": said.documentMessage.fileName[:SHOWN],
+            "caption": _short(said.documentMessage.caption),
+            "fileName": _short(said.documentMessage.fileName),
         },
         "audioMessage": {"PTT": said.audioMessage.PTT},
         "stickerMessage": {},
         "locationMessage": {
             "degreesLatitude": said.locationMessage.degreesLatitude,
             "degreesLongitude": said.locationMessage.degreesLongitude,
-            "name": said.locationMessage.name[:SHOWN],
+            "name": _short(said.locationMessage.name),
         },
-        "contactMessage": {"displayName": said.contactMessage.displayName[:SHOWN]},
-        "pollCreationMessage": {"name": said.pollCreationMessage.name[:SHOWN]},
+        "contactMessage": {"displayName": _short(said.contactMessage.displayName)},
+        "pollCreationMessage": {"name": _short(said.pollCreationMessage.name)},
     }
     return {name: fields for name, fields in kept.items() if said.HasField(name)}
+
+
+def _short(words: object) -> str:
+    return clean(words, longest=SHOWN)

@@ -49,13 +49,15 @@ class Source(Proto, Protocol):
 
 
 class Info(Proto, Protocol):
-    """What is known of a message beside what it says. ``Timestamp`` is in milliseconds."""
+    """What is known of a message beside what it says. ``Timestamp`` is in milliseconds, ``Edit``
+    the stanza's attribute of that name.
+    """
 
     MessageSource: Source
     ID: str
     Pushname: str
     Timestamp: int
-    Category: str
+    Edit: str
 
 
 class Key(Proto, Protocol):
