@@ -18,6 +18,7 @@ from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
 from services.gateway.api.logins import Logins
 from services.gateway.api.lookup import Senders
+from services.gateway.api.media import Media
 from services.gateway.api.messages import Messages
 from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
@@ -26,15 +27,17 @@ from services.gateway.api.routes import Handlers, table
 from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.sending import Acceptance, Sending
 from services.gateway.api.stats import Stats
+from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.consumers import Consumers
-from services.gateway.loops import DispatchNews, Forget, NoteKeyUse
+from services.gateway.loops import DispatchNews, EraseMedia, Forget, NoteKeyUse
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
 from shared.broker.port import Subscription
 from shared.clock import Clock
+from shared.media.store import MediaStore
 from shared.messaging import consumer
 from shared.messaging.outbox import Relay
 from shared.runtime import ops
@@ -88,6 +91,15 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     once = Once(database=database, sealer=sealer, clock=clock)
     news = DispatchNews(broker=platform.broker, clock=clock)
     acceptance = Acceptance(database=database, tell=news.tell, metrics=metrics)
+    store = MediaStore.of(settings)
+    uploads = Uploads(
+        database=database,
+        store=store,
+        settings=settings,
+        quota=settings.media_quota,
+        metrics=metrics,
+        clock=clock,
+    )
     feed = Feed()
     handlers = Handlers(
         accounts=Accounts(
@@ -143,6 +155,14 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             clock=clock,
         ),
         messages=Messages(database=database),
+        media=Media(
+            database=database,
+            store=store,
+            uploads=uploads,
+            once=once,
+            quota=settings.media_quota,
+            clock=clock,
+        ),
         webhook=PrimaryWebhook(
             database=database,
             once=once,
@@ -192,6 +212,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
 
     app.on_shutdown.append(end_waiting)
     platform.health.add("outbox", relay.check, required=False)
+    platform.health.add("media", store.check, required=False)
     return Service(
         name="gateway",
         health=platform.health,
@@ -200,6 +221,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),
             Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
+            Loop(
+                name="erase_media",
+                run=EraseMedia(database=database, store=store, clock=clock, metrics=metrics).run,
+            ),
             Loop(
                 name="forget",
                 run=Forget(

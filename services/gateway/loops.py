@@ -1,11 +1,13 @@
-"""What the gateway does by itself: tell the dispatcher, note key use, forget what is old."""
+"""What the gateway does by itself: tell the dispatcher, note key use, forget and erase."""
 
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.store import accounts, events, idempotency
+from services.gateway.store import accounts, events, idempotency, media
 from services.gateway.store.keys import KeyUses
 from shared.broker.port import Broker, Outgoing
 from shared.broker.topology import COMMANDS
@@ -15,6 +17,8 @@ from shared.db.database import Database
 from shared.errors import Transient, Unroutable
 from shared.ids import new_id
 from shared.log import get_logger
+from shared.media.keeping import alone
+from shared.media.store import MediaStore
 from shared.nudge import Nudge
 
 log = get_logger()
@@ -141,3 +145,81 @@ class Forget:
             # Kept a day longer than they are good for, to tell a late reuse from a wrong token.
             await accounts.forget_refresh_tokens(tx, expired_before=now - timedelta(days=1))
         return forgotten
+
+
+class EraseMedia:
+    """Removes files from the media store that nothing speaks of any more.
+
+    Those whose rows were deleted go within a minute. Those that never got a row, because somebody
+    died between storing and recording, are looked for once a day among all that is stored, and go
+    when they are a day old.
+    """
+
+    RHYTHM: Final = timedelta(minutes=1)
+    PORTION: Final = 200
+    ORPHANS_AFTER_START: Final = timedelta(minutes=10)
+    ORPHANS: Final = timedelta(days=1)
+
+    def __init__(
+        self, *, database: Database, store: MediaStore, clock: Clock, metrics: GatewayMetrics
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Erase until cancelled."""
+        orphans_due = self._clock.now() + self.ORPHANS_AFTER_START
+        while True:
+            try:
+                erased = await self.step()
+                if self._clock.now() >= orphans_due:
+                    await self.orphans()
+                    orphans_due = self._clock.now() + self.ORPHANS
+            except Transient as error:
+                log.warning("media_not_erased", reason=error.message)
+                erased = 0
+            else:
+                now = self._clock.now()
+                self._metrics.loop_succeeded.labels("erase_media").set(now.timestamp())
+            if erased < self.PORTION:
+                await self._clock.sleep(self.RHYTHM)
+
+    async def step(self) -> int:
+        """Erase files whose rows were deleted; returns for how many this was settled."""
+        async with self._database.tx() as tx:
+            files = await media.erasable(tx, at_most=self.PORTION)
+        for tenant_id, sha256 in files:
+            async with self._database.tx() as tx:
+                if await self._erase(tx, tenant_id, sha256):
+                    self._metrics.media_erased.inc()
+                await media.note_erased(tx, tenant_id, sha256, now=self._clock.now())
+        return len(files)
+
+    async def orphans(self) -> int:
+        """Remove what was stored over a day ago and never recorded; returns how many files."""
+        before = self._clock.now() - self.ORPHANS
+        removed = await self._store.forget_unfinished(before=before)
+        async for page in self._store.objects():
+            old = [(kept.tenant_id, kept.sha256) for kept in page if kept.stored_at < before]
+            removed += await self._remove_orphans(old)
+        self._metrics.media_orphans.inc(removed)
+        return removed
+
+    async def _remove_orphans(self, files: list[tuple[UUID, str]]) -> int:
+        async with self._database.tx() as tx:
+            lost = await media.unreferenced(tx, files)
+        removed = 0
+        for tenant_id, sha256 in lost:
+            async with self._database.tx() as tx:
+                removed += await self._erase(tx, tenant_id, sha256)
+        return removed
+
+    async def _erase(self, tx: AsyncConnection, tenant_id: UUID, sha256: str) -> bool:
+        """Remove a file unless something speaks of it; nothing can begin to meanwhile."""
+        await alone(tx, tenant_id, sha256)
+        if not await media.unreferenced(tx, [(tenant_id, sha256)]):
+            return False
+        await self._store.delete(tenant_id, sha256)
+        return True

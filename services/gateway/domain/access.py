@@ -22,6 +22,7 @@ class Needs(StrEnum):
     SEND = "can_send_messages / messages.send"
     PLAY = "can_send_messages"
     READ = "can_view_assigned_data / messages.receive"
+    STORAGE = "can_view_analytics"
     STATISTICS = "can_view_analytics / instance.stats"
     OWN_INFO = "instance.info"
     WEBHOOKS = "can_manage_webhooks"
@@ -48,6 +49,7 @@ ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.SEND: Access(Permission.SEND_MESSAGES, KeyPermission.MESSAGES_SEND),
     Needs.PLAY: Access(Permission.SEND_MESSAGES),
     Needs.READ: Access(Permission.VIEW_ASSIGNED_DATA, KeyPermission.MESSAGES_RECEIVE),
+    Needs.STORAGE: Access(Permission.VIEW_ANALYTICS),
     Needs.STATISTICS: Access(Permission.VIEW_ANALYTICS, KeyPermission.INSTANCE_STATS),
     Needs.OWN_INFO: Access(key=KeyPermission.INSTANCE_INFO, users=False),
     Needs.WEBHOOKS: Access(Permission.MANAGE_WEBHOOKS),

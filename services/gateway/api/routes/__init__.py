@@ -9,9 +9,10 @@ from services.gateway.api.events import Events
 from services.gateway.api.guard import Guards
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
+from services.gateway.api.media import Media
 from services.gateway.api.messages import Messages
 from services.gateway.api.organization import Organizations
-from services.gateway.api.routes import accounts, instances, messages, operation, webhooks
+from services.gateway.api.routes import accounts, instances, media, messages, operation, webhooks
 from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.sending import Sending
 from services.gateway.api.stats import Stats
@@ -32,6 +33,7 @@ class Handlers:
     keys: Keys
     sending: Sending
     messages: Messages
+    media: Media
     webhook: PrimaryWebhook
     stats: Stats
     events: Events
@@ -45,6 +47,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
         *accounts.routes(handlers.accounts, handlers.organizations),
         *instances.routes(handlers.instances, handlers.connections, handlers.guards, handlers.keys),
         *messages.routes(handlers.sending, handlers.messages),
+        *media.routes(handlers.media),
         *webhooks.routes(handlers.webhook),
         *operation.routes(handlers.stats, handlers.events, handlers.sandbox, handlers.versions),
     )
