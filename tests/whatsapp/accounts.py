@@ -20,9 +20,11 @@ from tests.whatsapp.stanza import Stanza
 class Sent:
     """A message as a client put it on the wire, whichever of the account's devices it was.
 
-    ``sends`` counts the stanzas with this id that were meant for everybody: more than one means
-    that the client said it twice. ``retries`` counts those for one device that had asked for it
-    again because it could not decrypt, which is as it should be.
+    ``sends`` counts the different stanzas with this id that were meant for everybody: more than
+    one means that the client said it twice. ``repeats`` counts the same ciphertexts come again,
+    which every recipient recognises: whatsmeow does that when its connection breaks before the ack.
+    ``retries`` counts stanzas for one device that had asked for it again because it could not
+    decrypt, which is as it should be.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Sent:
     edit: str
     at: float
     sends: int = 0
+    repeats: int = 0
     retries: int = 0
     acked: bool = False
     error: int | None = None
@@ -60,6 +63,7 @@ class Phone:
         self.held = False
         self.privacy: dict[str, str] = {"readreceipts": "all"}
         self._numbered = 0
+        self._stanzas: set[bytes] = set()
         phone = Device(self, 0)
         phone.keys = _phone_keys(self.identity)
         self.devices[0] = phone
@@ -83,8 +87,23 @@ class Phone:
         """The devices that messages can be encrypted for."""
         return [device for device in self.devices.values() if device.keys is not None]
 
-    def record(self, device: Device, stanza: Stanza) -> Sent:
+    def record(self, device: Device, stanza: Stanza, *, retry: bool) -> Sent:
         """Enter a message, or one more sending of it, into the account's ledger."""
+        sent = self._entry(device, stanza)
+        if retry:
+            sent.retries += 1
+            return sent
+        stanza_hash = hashlib.sha256(stanza.text("id").encode())
+        for ciphertext in stanza.every("enc"):
+            stanza_hash.update(ciphertext.data)
+        if stanza_hash.digest() in self._stanzas:
+            sent.repeats += 1
+        else:
+            self._stanzas.add(stanza_hash.digest())
+            sent.sends += 1
+        return sent
+
+    def _entry(self, device: Device, stanza: Stanza) -> Sent:
         message_id = stanza.text("id")
         sent = self.sent.get(message_id)
         if sent is None:

@@ -4,17 +4,15 @@ A frame is one byte of flags, of which bit 1 says that the rest is zlib, and one
 is a list: its tag, its attributes' names and values in turn, and its content if there is one, so
 that an even length means content. Every value starts with a byte that is either an index into a
 dictionary of frequent words or says what follows: bytes of a length, digits packed two to a byte,
-an address, a list. The dictionaries are WhatsApp's own; PyPI's ``pywhats`` lists them, and they
-equal whatsmeow's (``binary/token``). Source of the rest: whatsmeow ``binary/{encoder,decoder}.go``.
+an address, a list. Source: whatsmeow ``binary/{encoder,decoder}.go``.
 """
 
 import zlib
 from typing import Final
 
-from pywhats.binary import tokens  # type: ignore[import-untyped]
-
 from tests.whatsapp.jid import LIDS, PHONES, Jid
 from tests.whatsapp.stanza import Attribute, Content, Stanza
+from tests.whatsapp.words import RARER_WORDS, WORDS
 
 COMPRESSED = 2
 
@@ -40,8 +38,6 @@ ODD = 0x80
 DOMAINS: Final = {PHONES: 0, LIDS: 1}
 SERVERS: Final = {domain: server for server, domain in DOMAINS.items()}
 
-WORDS: Final[list[str]] = tokens.SINGLE_BYTE_TOKENS
-RARER_WORDS: Final[list[list[str]]] = tokens.DOUBLE_BYTE_TOKENS
 CODES: Final[dict[str, bytes]] = {
     word: bytes([DICTIONARIES + number, index])
     for number, words in enumerate(RARER_WORDS)

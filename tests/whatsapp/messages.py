@@ -53,14 +53,11 @@ def take(world: World, connection: Connection, stanza: Stanza) -> None:
     if stanza.text("category") == "peer":
         _acknowledge(world, connection, stanza, error=None, phash=None)
         return
-    sent = device.phone.record(device, stanza)
     directly = list(stanza.named("enc"))
     group = world.groups.get(stanza.jid("to"))
     retried = bool(directly) and any("count" in enc.attributes for enc in directly)
-    if retried:
-        sent.retries += 1
-    else:
-        sent.sends += 1
+    sent = device.phone.record(device, stanza, retry=retried)
+    if not retried:
         _tell(world, device, stanza)
     error = _refusal(world, device, stanza, group)
     if error is not None:
@@ -81,7 +78,8 @@ def confirmed(world: World, device: Device, message_id: str, author: Jid) -> Non
     phone = world.phone_of(author)
     if phone is None or not device.mailbox.confirm(_key(message_id, phone.number)):
         return
-    if (sent := phone.sent.get(message_id)) is not None:
+    sent = phone.sent.get(message_id)
+    if sent is not None and str(device) not in sent.reached:
         sent.reached.append(str(device))
     world.happenings.tell(
         "reached",

@@ -130,8 +130,7 @@ def answer(world: World, connection: Connection, query: Stanza) -> list[Stanza] 
     """Answer an ``md`` query: the steps of pairing by code, and logging out."""
     for request in query.children:
         if request.tag == "remove-companion-device":
-            world.unlink(connection.owner, by="client")
-            notices.devices_changed(world, connection.owner.phone)
+            connection.afterwards(lambda: _log_out(world, connection))
         elif request.text("stage") == "companion_hello":
             return [_begin_code(world, connection, request)]
         elif request.text("stage") == "companion_finish":
@@ -157,6 +156,14 @@ def confirm(world: World, connection: Connection, result: Stanza) -> None:
     world.happenings.tell("paired", **facts, name=device.name, lid=phone.lid)
     connection.close("paired", stream_error("515"))
     notices.devices_changed(world, phone)
+
+
+def _log_out(world: World, connection: Connection) -> None:
+    """The client gives up being a device; it has its answer, and needs no reason to go."""
+    device = connection.owner
+    connection.close("logged out")
+    world.unlink(device, by="client")
+    notices.devices_changed(world, device.phone)
 
 
 def _registration(connection: Connection) -> Registration:

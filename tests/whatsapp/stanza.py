@@ -49,6 +49,13 @@ class Stanza:
         """The elements inside that are called ``tag``."""
         return (child for child in self.children if child.tag == tag)
 
+    def every(self, tag: str) -> Iterator["Stanza"]:
+        """The elements called ``tag``, however deep inside."""
+        for child in self.children:
+            if child.tag == tag:
+                yield child
+            yield from child.every(tag)
+
     def find(self, *path: str) -> "Stanza | None":
         """The first element inside at the end of a path of tags."""
         found: Stanza | None = self

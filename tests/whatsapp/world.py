@@ -136,7 +136,7 @@ class World:
     def unlink(self, device: Device, *, by: str) -> None:
         """The account has this device no longer; if it is connected, it is told so."""
         device.phone.devices.pop(device.number, None)
-        if device.connection is not None:
+        if device.connection is not None and not device.connection.end:
             device.connection.close("device_removed", stream_error("device_removed"))
         self.happenings.tell("unlinked", phone=device.phone.number, device=device.number, by=by)
 
