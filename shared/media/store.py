@@ -7,7 +7,7 @@ tenant is kept once, a repeated ``put`` is harmless, and nothing that is there e
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -42,7 +42,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"([0-9a-f-]{36})/[0-9a-f]{2}/([0-9a-f]{64})")
 # What an interrupted write to a folder leaves behind: the name, a hash sign and a number.
 _UNFINISHED: Final = re.compile(r"[0-9a-f]{64}#\d+")
-_NOWHERE: Final = "00000000-0000-0000-0000-000000000000/00/check"
+_NOWHERE: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class MediaGone(NotFound):
@@ -110,7 +110,8 @@ class MediaStore:
         Read in parts, whatever its size. ``source`` stays where it is.
         """
         name = _name(tenant_id, sha256)
-        with _translated():
+        await asyncio.to_thread(source.stat)
+        with _translated(absent=_unreachable):
             await obstore.put_async(
                 self._store, name, source, chunk_size=_PART, max_concurrency=_PARTS_AT_ONCE
             )
@@ -192,8 +193,9 @@ class MediaStore:
         """Return if the store answers. Raises ``Transient``."""
         if self._folder is not None and not await asyncio.to_thread(_writable, self._folder):
             raise _unreachable()
-        with suppress(MediaGone), _translated():
-            await obstore.head_async(self._store, _NOWHERE)
+        # Not a look at one file: to that, a bucket that is missing answers like a missing file.
+        with _translated(absent=_unreachable):
+            await anext(aiter(obstore.list(self._store, _NOWHERE)), None)
 
 
 def _name(tenant_id: UUID, sha256: str) -> str:
@@ -215,11 +217,12 @@ def _objects(page: "Iterable[ObjectMeta]") -> Iterator[StoredObject]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(absent: Callable[[], Exception] | None = None) -> Iterator[None]:
+    """What the library raises, in our words; ``absent`` is what it means that nothing is found."""
     try:
         yield
     except FileNotFoundError as error:
-        raise _gone() from error
+        raise (absent or _gone)() from error
     except (BaseError, OSError) as error:
         raise _unreachable() from error
 
