@@ -10,7 +10,7 @@ WHATSMEOW := .venv/.whatsmeow-installed
 	revision docs docs-check check
 
 help: ## Show this.
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 run: $(RUN) ## Everything in one process: PostgreSQL included, no phone needed.
 	$(PYTHON) -m services
