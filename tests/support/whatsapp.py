@@ -10,15 +10,20 @@ import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import aiohttp
 
+from tests.support.customer import Customer
+from tests.support.eventually import eventually
 from tests.support.whatsapp_contact import PATIENCE, Contact, Reach
 from tests.whatsapp import trust
 
 ROOT = Path(__file__).parents[2]
+# For a device to be linked: a worker starts, and makes some eight hundred keys.
+PAIRING = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class WhatsApp:
                 cwd=ROOT,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
+                # Ctrl+C is for whoever started it, who then ends it in order.
+                start_new_session=True,
             )
         try:
             ready = await _ready(process, log)
@@ -186,6 +193,62 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> Ready:
         noise_root=told["noiseRootHex"],
         websocket=told["ws"],
     )
+
+
+async def linked(
+    customer: Customer, whatsapp: WhatsApp, number: str, *, by: Literal["qr", "code"] = "qr"
+) -> dict[str, Any]:
+    """An instance of the customer's that is a linked device of a phone; ``key`` may use it.
+
+    It has no limits: no number is at risk here.
+    """
+    made = (await customer.post("/api/instances", {"name": "Linked", "engine": "whatsmeow"})).data
+    at = f"/api/instances/{made['id']}"
+    unlimited = {"perMinute": 0, "perHour": 0, "perDay": 0}
+    assert (await customer.call("PUT", f"{at}/guard", json=unlimited)).status == 200
+    key = await customer.post(f"{at}/keys", {"name": "test", "rateLimit": 1_000_000})
+    assert (await customer.post(f"{at}/connect")).status == 202
+    await whatsapp.add_phone(number)
+    if by == "qr":
+        await whatsapp.scan(number, await shown_qr(customer, made["id"]))
+    else:
+        await whatsapp.enter(number, await asked_code(customer, made["id"], number))
+    status = await ready(customer, made["id"])
+    return {**made, "key": key.data["key"], "phoneNumber": status["phoneNumber"]}
+
+
+async def shown_qr(customer: Customer, instance: str) -> str:
+    """The QR code that the API shows for an instance."""
+
+    async def shown() -> Any:
+        answer = await customer.get(f"/api/instances/{instance}/qr")
+        return answer.status == 200 and answer.data["code"]
+
+    return str(await eventually(shown, within=PAIRING))
+
+
+async def asked_code(customer: Customer, instance: str, number: str) -> str:
+    """A pairing code that the API gives for a number."""
+
+    async def given() -> Any:
+        answer = await customer.post(
+            f"/api/instances/{instance}/pairing-code", {"phoneNumber": f"+{number.lstrip('+')}"}
+        )
+        assert answer.status == 200, answer.body
+        return answer.data["code"]
+
+    return str(await eventually(given, within=PAIRING))
+
+
+async def ready(customer: Customer, instance: str) -> dict[str, Any]:
+    """An instance's status, once it can send and receive."""
+
+    async def connected() -> Any:
+        status = (await customer.get(f"/api/instances/{instance}/status")).data
+        assert status["status"] == "ready", status
+        return status
+
+    return dict(await eventually(connected, within=PAIRING))
 
 
 def waypost_environment(whatsapp: WhatsApp) -> dict[str, str]:

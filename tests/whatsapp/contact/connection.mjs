@@ -26,6 +26,8 @@ export class Connection {
     this.known = new Map()
     this.wanted = true
     this.sock = undefined
+    // Writes of credentials and keys that are under way.
+    this.writes = new Set()
     WA_CERT_DETAILS.PUBLIC_KEY = Buffer.from(rootKey, 'hex')
   }
 
@@ -33,8 +35,9 @@ export class Connection {
     this.wanted = true
     await mkdir(join(this.folder, 'media'), { recursive: true })
     const { state, saveCreds } = await useMultiFileAuthState(join(this.folder, 'device'))
+    const keys = { ...state.keys, set: (data) => this.#written(state.keys.set(data)) }
     const sock = makeWASocket({
-      auth: state,
+      auth: { creds: state.creds, keys },
       waWebSocketUrl: this.url,
       customUploadHosts: [{ hostname: this.mediaHost }],
       logger: P({ level: process.env.CONTACT_LOG ?? 'silent' }, P.destination(2)),
@@ -45,7 +48,7 @@ export class Connection {
     })
     this.sock = sock
     const hearing = new Hearing(this, sock)
-    sock.ev.on('creds.update', saveCreds)
+    sock.ev.on('creds.update', () => void this.#written(saveCreds()))
     sock.ev.on('connection.update', (update) => void this.#changed(sock, update))
     hearing.listen()
   }
@@ -54,6 +57,18 @@ export class Connection {
   close() {
     this.wanted = false
     return this.sock.end(undefined)
+  }
+
+  // Go away for good, with the device as it was last left on disk: a file that is being written
+  // while the process ends would be an empty one.
+  async end() {
+    await this.close()
+    while (this.writes.size) await Promise.allSettled(this.writes)
+  }
+
+  #written(write) {
+    this.writes.add(write)
+    return write.finally(() => this.writes.delete(write))
   }
 
   async #changed(sock, { qr, connection, isNewLogin, lastDisconnect }) {

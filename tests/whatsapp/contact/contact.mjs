@@ -37,6 +37,6 @@ process.on('unhandledRejection', (reason) => {
 readline
   .createInterface({ input: process.stdin })
   .on('line', (line) => void obey(JSON.parse(line)))
-  .on('close', () => process.exit(0))
+  .on('close', () => void connection.end().finally(() => process.exit(0)))
 
 await connection.open()
