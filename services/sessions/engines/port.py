@@ -195,9 +195,10 @@ class LoggedOut(Happening):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Banned(Happening):
-    """WhatsApp has banned the number. Ends the session."""
+    """WhatsApp has banned the number, for good unless ``until`` is known. Ends the session."""
 
     reason: str
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

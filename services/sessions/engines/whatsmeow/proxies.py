@@ -1,0 +1,152 @@
+"""Which proxy a session goes through: its own, or one of a pool that it then keeps.
+
+WhatsApp looks at where a device comes from, so an instance stays with its proxy until connecting by
+it fails; then it gets another.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from services.sessions.engines.port import Opening
+from services.sessions.store import fence as fences
+from services.sessions.store.fence import Fence
+from shared.clock import Clock
+from shared.db.database import Database
+from shared.errors import Fenced, Rejected
+from shared.log import get_logger
+
+log = get_logger()
+
+KINDS: Final = frozenset({"http", "https", "socks5"})
+PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443, "socks5": 1080}
+CHECK_EVERY: Final = timedelta(seconds=30)
+# How long a connection to a proxy, or to WhatsApp, may take before it counts as out of reach.
+REACH: Final = 5.0
+WHATSAPP: Final = ("web.whatsapp.com", 443)
+
+
+def checked(url: str) -> str:
+    """A proxy's URL. Raises ``Rejected`` if it is of no kind that whatsmeow can use."""
+    parts = urlsplit(url)
+    if parts.scheme not in KINDS or not parts.hostname:
+        raise Rejected("A proxy is an http, https or socks5 URL with a host.")
+    return url
+
+
+def name(url: str) -> str:
+    """How a proxy is named where it can be seen: without user and password."""
+    parts = urlsplit(url)
+    host, port = place(url)
+    return f"{parts.scheme}://{host}:{port}"
+
+
+def place(url: str) -> tuple[str, int]:
+    """Where a proxy listens."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or PORTS.get(parts.scheme, 80)
+
+
+async def reachable(host: str, port: int) -> bool:
+    """Whether anything can be reached there at all."""
+    try:
+        async with asyncio.timeout(REACH):
+            _, writer = await asyncio.open_connection(host, port)
+    except OSError:  # TimeoutError is one
+        return False
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+class Proxies:
+    """The pool. ``urls`` may be empty: then sessions without a proxy of their own have none."""
+
+    def __init__(
+        self, *, urls: Sequence[str], database: Database, fence: Fence, clock: Clock
+    ) -> None:
+        self._urls = {name(url): checked(url) for url in urls}
+        self._healthy = dict.fromkeys(self._urls, True)
+        self._database = database
+        self._fence = fence
+        self._clock = clock
+
+    async def of(self, opening: Opening) -> str | None:
+        """The proxy for a session. Raises ``Rejected``, ``Fenced`` and ``Transient``."""
+        if opening.proxy is not None:
+            return checked(opening.proxy)
+        if not self._urls:
+            return None
+        kept = await self.kept(opening.instance_id)
+        return kept or self._urls[await self._give(opening, instead_of=None)]
+
+    async def kept(self, instance_id: UUID) -> str | None:
+        """The proxy of the pool that an instance has. Raises ``Transient``."""
+        if not self._urls:
+            return None
+        async with self._database.hot() as connection:
+            which = await connection.fetchval(
+                "SELECT proxy FROM sessions.proxies WHERE instance_id = $1", instance_id
+            )
+        return self._urls.get(which)
+
+    async def failed(self, opening: Opening, url: str) -> None:
+        """Connecting by a proxy of the pool has failed: the session gets another next time."""
+        which = name(url)
+        if opening.proxy is not None or which not in self._urls:
+            return
+        self._healthy[which] = False
+        given = await self._give(opening, instead_of=which)
+        log.info("proxy_rotated", instance_id=str(opening.instance_id), moved=given != which)
+
+    async def run(self) -> None:
+        """Look from time to time which proxies are there, until cancelled."""
+        while self._urls:
+            await self.check()
+            await self._clock.sleep(CHECK_EVERY)
+
+    async def check(self) -> None:
+        """Look which proxies can be reached."""
+        for which, url in self._urls.items():
+            healthy = await reachable(*place(url))
+            if healthy is not self._healthy[which]:
+                log.warning("proxy_changed", healthy=healthy)
+            self._healthy[which] = healthy
+
+    async def _give(self, opening: Opening, *, instead_of: str | None) -> str:
+        """Give a session the healthy proxy that fewest have, or any if none is healthy."""
+        others = [which for which in self._urls if which != instead_of] or list(self._urls)
+        choice = [which for which in others if self._healthy[which]] or others
+        now: datetime = self._clock.now()
+        async with self._fence.tx() as connection:
+            if not await fences.hold(connection, [opening.lease]):
+                raise Fenced("Another process owns this connection now.")
+            which = await connection.fetchval(
+                """
+                SELECT u.proxy FROM unnest($1::text[]) WITH ORDINALITY AS u (proxy, place)
+                LEFT JOIN sessions.proxies p ON p.proxy = u.proxy
+                GROUP BY u.proxy, u.place ORDER BY count(p.instance_id), u.place LIMIT 1
+                """,
+                choice,
+            )
+            await connection.execute(
+                """
+                INSERT INTO sessions.proxies AS p (
+                    instance_id, tenant_id, proxy, failures, assigned_at
+                ) VALUES ($1, $2, $3, $4, $5)
+                ON CONFLICT (instance_id) DO UPDATE SET
+                    proxy = excluded.proxy, failures = p.failures + excluded.failures,
+                    assigned_at = excluded.assigned_at
+                """,
+                opening.instance_id,
+                opening.tenant_id,
+                which,
+                0 if instead_of is None else 1,
+                now,
+            )
+        return str(which)

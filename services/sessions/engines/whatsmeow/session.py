@@ -1,0 +1,576 @@
+"""A session from its opening to its end: pairing, connecting, staying connected."""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, NoReturn
+from uuid import UUID
+
+from services.sessions.engines.port import (
+    Banned,
+    Connected,
+    Deaf,
+    Disconnected,
+    Ending,
+    Failed,
+    Hindered,
+    LoggedOut,
+    Opening,
+    Outgoing,
+    Paired,
+    Qr,
+    Replaced,
+    SessionDown,
+    Sink,
+    Transmitted,
+)
+from services.sessions.engines.whatsmeow import wire
+from services.sessions.engines.whatsmeow.devices import Assigned, Devices
+from services.sessions.engines.whatsmeow.offering import Offering
+from services.sessions.engines.whatsmeow.proxies import Proxies, place, reachable
+from services.sessions.engines.whatsmeow.wire import Frame
+from services.sessions.engines.whatsmeow.workers import Died, Worker, Workers
+from shared import backoff
+from shared.clock import Clock
+from shared.contracts.questions import Answer, PairByCode, PairingCode, Question
+from shared.errors import Conflict, Fenced, Transient, Unconfirmed
+from shared.ids import new_id
+from shared.log import get_logger
+
+log = get_logger()
+
+# How long WhatsApp may take to let a device in, or to let it in again after a break, in seconds.
+# whatsmeow tries again by itself, ever more slowly; after that long it begins anew.
+LOGIN: Final = 45.0
+BACK: Final = 60.0
+# How long pairing may take after the phone has scanned: it uploads some hundred keys.
+LINKING: Final = 90.0
+# WhatsApp's own rhythm: six codes, the first valid for longer than the others.
+FIRST_CODE: Final = timedelta(seconds=60)
+NEXT_CODE: Final = timedelta(seconds=20)
+CODES: Final = FIRST_CODE + 5 * NEXT_CODE
+# A timeout before this was not for want of a scan, but for want of a connection.
+NOT_YET: Final = timedelta(seconds=15)
+FIRST_WAIT: Final = timedelta(seconds=1)
+LONGEST_WAIT: Final = timedelta(minutes=1)
+# Logins that WhatsApp refuses without saying for what reason, before we leave it alone.
+REFUSALS: Final = 5
+CLOSING: Final = 15.0
+
+
+class _Over(Exception):
+    """The session has ended; ``event`` says how, ``None`` if nobody is to be told by us."""
+
+    def __init__(self, event: Ending | None, *, erased: bool = False) -> None:
+        super().__init__()
+        self.event = event
+        self.erased = erased or isinstance(event, LoggedOut)
+
+
+class _Trouble(Exception):
+    """The connection is not what it should be; it is to be made anew, perhaps after a while."""
+
+    def __init__(self, reason: str, *, proxy: str | None = None, at_once: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.proxy = proxy
+        self.at_once = at_once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a session works with. ``deaf_after``: the longest silence of a healthy connection."""
+
+    workers: Workers
+    devices: Devices
+    proxies: Proxies
+    clock: Clock
+    sink: Sink
+    device_name: str
+    deaf_after: timedelta
+    way_out: tuple[str, int]
+
+
+class Session:
+    """One open session, under one lease."""
+
+    def __init__(self, opening: Opening, parts: Parts) -> None:
+        self.opening = opening
+        self.online = False
+        self.ending = False
+        self.offering = Offering(sink=parts.sink, clock=parts.clock)
+        self._parts = parts
+        self._clock = parts.clock
+        self._worker: Worker | None = None
+        self._run = ""
+        self._pairing = False
+        self._coded_at: datetime | None = None
+        self._news: asyncio.Queue[Frame] = asyncio.Queue()
+        self._heard_at: datetime | None = None
+        self._looking: set[asyncio.Task[None]] = set()
+
+    @property
+    def instance_id(self) -> UUID:
+        return self.opening.instance_id
+
+    async def run(self) -> None:
+        """Keep the session until it ends; tell how. Cancelled when it is closed."""
+        async with asyncio.TaskGroup() as group:
+            offering = group.create_task(self.offering.run())
+            try:
+                await self._keep()
+            finally:
+                self.online = False
+                offering.cancel()
+                for task in self._looking:
+                    task.cancel()
+
+    async def transmit(self, outgoing: Outgoing) -> Transmitted:
+        """As ``Engine.transmit``."""
+        worker = self._connected()
+        answers: list[bool] = []
+
+        async def about(message_id: str) -> bool:
+            answers.append(await self._note(outgoing.engine_message_id, message_id))
+            return answers[-1]
+
+        attachment = outgoing.attachment
+        try:
+            answer = await worker.call(
+                "transmit",
+                self._run,
+                about=about,
+                to=outgoing.to,
+                content=wire.SENDABLE.dump_python(outgoing.content, mode="json", by_alias=True),
+                path=None if attachment is None else str(attachment.path),
+                mime_type=None if attachment is None else attachment.mime_type,
+            )
+        except Died as error:
+            if True in answers:
+                raise Unconfirmed("The worker that was sending it has ended.") from error
+            raise SessionDown("The worker has ended.") from error
+        except (Transient, Unconfirmed):
+            if False in answers:
+                raise Fenced("Another process owns this connection now.") from None
+            raise
+        return Transmitted(engine_message_id=answer["message_id"], at=self._clock.now())
+
+    async def ask(self, question: Question) -> Answer:
+        """As ``Engine.ask``."""
+        if isinstance(question, PairByCode):
+            return await self._pair_by_code(question)
+        dumped = wire.QUESTION.dump_python(question, mode="json", by_alias=True)
+        answer = await self.request("ask", question=dumped)
+        return wire.ANSWER.validate_python(answer["answer"])
+
+    async def request(self, what: str, **fields: object) -> Frame:
+        """Ask the worker for something that concerns a connected session."""
+        worker = self._connected()
+        try:
+            return await worker.ask(what, self._run, **fields)
+        except Died as error:
+            raise SessionDown("The worker has ended.") from error
+
+    # What the worker tells, in the order in which it happened.
+
+    def hear(self, frame: Frame) -> None:
+        """Something from the worker. Must not wait."""
+        match frame["do"]:
+            case "event":
+                self._on_event(frame)
+            case "unreadable":
+                self._look(self._on_unreadable(frame))
+            case "silence":
+                self._news.put_nowait(frame)
+            case "told":
+                self._on_told(frame)
+            case _:
+                log.warning("worker_not_understood", what=frame["do"])
+
+    def _on_event(self, frame: Frame) -> None:
+        worker, run, sequence = self._worker, self._run, frame["sequence"]
+        if worker is None or frame["run"] != run:
+            return
+        event = wire.event_from_frame(frame["event"])
+        if not self.offering.put(event, taken=lambda: worker.committed(run, [sequence])):
+            self._news.put_nowait({"do": "told", "what": "overrun"})
+
+    def _on_told(self, frame: Frame) -> None:
+        if not self._pairing and frame["what"] == "connected":
+            self.online = True
+            self.offering.put(Connected(instance_id=self.instance_id, at=self._clock.now()))
+        elif not self._pairing and frame["what"] == "disconnected":
+            self._interrupt("connection_lost")
+        self._news.put_nowait(frame)
+
+    async def _on_unreadable(self, frame: Frame) -> None:
+        """A message came that was decrypted before: a repeat, or one that went down with us."""
+        worker, devices = self._worker, self._parts.devices
+        if worker is None:
+            return
+        if await self._patiently(lambda: devices.recorded(self.instance_id, frame["message_id"])):
+            worker.known(frame["run"], frame["message_id"])
+            return
+        address = await self._patiently(lambda: devices.of(self.instance_id))
+        log.warning("message_asked_for_again", instance_id=str(self.instance_id))
+        if address is not None:
+            await self._patiently(
+                lambda: devices.end_sessions_with(
+                    address, sender=frame["sender"], chat=frame["chat"]
+                )
+            )
+        self._news.put_nowait({"do": "told", "what": "begin_anew"})
+
+    # From here on: one task, which goes from one thing to the next.
+
+    async def _keep(self) -> None:
+        failures = refusals = 0
+        while True:
+            began = self._clock.monotonic()
+            try:
+                device = await self._device()
+                await self._stay(device if device is not None else await self._pair())
+            except _Over as over:
+                await self._finish(over)
+                return
+            except _Trouble as trouble:
+                stable = self._clock.monotonic() - began > LONGEST_WAIT.total_seconds()
+                failures = 1 if stable else failures + 1
+                refusals = refusals + 1 if trouble.reason == "refused" else 0
+                if refusals >= REFUSALS:
+                    await self._finish(_Over(self._failed("refused")))
+                    return
+                await self._again(trouble, failures)
+            except Fenced:
+                return
+            except (Died, Transient) as error:
+                failures += 1
+                reason = "worker_died" if isinstance(error, Died) else "database_unavailable"
+                await self._again(_Trouble(reason), failures)
+
+    async def _device(self) -> str | None:
+        """The device to resume; ``None`` if there is none to."""
+        device = await self._parts.devices.of(self.instance_id)
+        if device is None or await self._parts.devices.has_keys(device):
+            return device
+        # It was logged out, and whatsmeow has erased its keys, and nobody lived to say so.
+        now = self._clock.now()
+        raise _Over(LoggedOut(instance_id=self.instance_id, at=now, reason="logged_out"))
+
+    async def _pair(self) -> str:
+        """Link a new device, in a process of its own; its address.
+
+        neonize keeps a thread for ever for a pairing that comes to nothing, and how a device is
+        named is the same for a whole process.
+        """
+        self._pairing, self._coded_at = True, None
+        try:
+            async with self._placed(None, alone=True):
+                device = await self._linked()
+                # The phone waits for the new device's keys; only then is it done.
+                async with asyncio.timeout(LINKING):
+                    while (await self._next())["what"] != "connected":
+                        pass
+                return device
+        except TimeoutError:
+            raise _Trouble("no_answer") from None
+        finally:
+            self._pairing = False
+
+    async def _linked(self) -> str:
+        codes = 0
+        shown_at = self._clock.now()
+        while True:
+            async with asyncio.timeout(LOGIN if codes == 0 else CODES.total_seconds()):
+                frame = await self._next()
+            match frame["what"]:
+                case "code":
+                    codes += 1
+                    shown_at = self._clock.now()
+                    self._coded_at = self._coded_at or shown_at
+                    valid = FIRST_CODE if codes == 1 else NEXT_CODE
+                    self.offering.put(
+                        Qr(
+                            instance_id=self.instance_id,
+                            at=shown_at,
+                            code=frame["text"],
+                            expires_at=shown_at + valid,
+                        )
+                    )
+                case "login":
+                    self._judge(frame["word"], since=self._clock.now() - shown_at)
+                case "paired":
+                    return await self._remember(frame)
+                case "not_paired":
+                    raise _Trouble("pairing_failed")
+                case _:
+                    pass
+
+    def _judge(self, word: str, *, since: timedelta) -> None:
+        """What pairing has come to."""
+        if word == "success":
+            return
+        if word == "timeout" and since > NOT_YET:
+            self._over(
+                Disconnected(
+                    instance_id=self.instance_id,
+                    at=self._clock.now(),
+                    reason="pairing_timeout",
+                    will_retry=False,
+                )
+            )
+        if word == "err-client-outdated":
+            self._over(self._failed("client_outdated"))
+        if word.startswith("passkey"):
+            self._over(self._failed("passkey_required"))
+        raise _Trouble("connection_lost" if word == "timeout" else "pairing_failed")
+
+    async def _remember(self, frame: Frame) -> str:
+        """The device is linked: keep its address before anybody is told."""
+        device: str = frame["device"]
+        now = self._clock.now()
+        await self._patiently(lambda: self._parts.devices.save(self.opening, device, at=now))
+        info = {"platform": frame["platform"], "name": self._name}
+        if frame["business_name"]:
+            info["businessName"] = frame["business_name"]
+        self.offering.put(
+            Paired(
+                instance_id=self.instance_id,
+                at=now,
+                phone_number=f"+{frame['number']}",
+                device_info=info,
+            )
+        )
+        return device
+
+    async def _stay(self, device: str) -> NoReturn:
+        """Be connected, for as long as that lasts."""
+        async with self._placed(device):
+            until: float | None = self._clock.monotonic() + LOGIN
+            while True:
+                wait = None if until is None else max(0.0, until - self._clock.monotonic())
+                try:
+                    async with asyncio.timeout(wait):
+                        frame = await self._next()
+                except TimeoutError:
+                    raise _Trouble("no_answer") from None
+                match frame["what"]:
+                    case "connected":
+                        until = None
+                    case "disconnected":
+                        until = self._clock.monotonic() + BACK
+                    case "keepalive_timeout":
+                        self._deaf("keepalive_timeout")
+                    case "silence":
+                        self._on_silence(timedelta(seconds=frame["seconds"]))
+                    case "begin_anew":
+                        raise _Trouble("message_asked_for_again", at_once=True)
+                    case "unacknowledged" | "overrun":
+                        raise _Trouble(frame["what"], at_once=True)
+                    case _:
+                        pass
+
+    async def _next(self) -> Frame:
+        """What has happened, unless it ends the session or its connection."""
+        frame = await self._news.get()
+        if frame["do"] == "silence":
+            return {"what": "silence", **frame}
+        now, id_ = self._clock.now(), self.instance_id
+        match frame["what"]:
+            case "died":
+                raise Died("The worker has ended.")
+            case "ended":
+                raise _Trouble(_why(frame["words"]))
+            case "device_removed":
+                self._over(LoggedOut(instance_id=id_, at=now, reason="device_removed"), erased=True)
+            case "replaced":
+                self._over(Replaced(instance_id=id_, at=now))
+            case "failure":
+                self._on_failure(frame, now)
+            case _:
+                pass
+        return frame
+
+    def _on_failure(self, frame: Frame, now: datetime) -> None:
+        """WhatsApp has refused the login."""
+        id_ = self.instance_id
+        match frame["reason"]:
+            case 401:
+                self._over(LoggedOut(instance_id=id_, at=now, reason="logged_out"), erased=True)
+            case 403 | 406:
+                self._over(Banned(instance_id=id_, at=now, reason="banned"), erased=True)
+            case 402:
+                until = now + timedelta(seconds=frame["expire"]) if frame["expire"] else None
+                self._over(Banned(instance_id=id_, at=now, reason="banned", until=until))
+            case 405:
+                self._over(self._failed("client_outdated"))
+            case 500 | 501 | 503:
+                return  # whatsmeow tries again by itself.
+            case _:
+                raise _Trouble("refused")
+
+    def _on_silence(self, silence: timedelta) -> None:
+        self._heard_at = self._clock.now() - silence
+        if self.online and silence > self._parts.deaf_after:
+            self._deaf("silent")
+
+    def _deaf(self, reason: str) -> NoReturn:
+        self.offering.put(
+            Deaf(
+                instance_id=self.instance_id,
+                at=self._clock.now(),
+                reason=reason,
+                last_heard_at=self._heard_at,
+            )
+        )
+        raise _Trouble("deaf", at_once=True)
+
+    @asynccontextmanager
+    async def _placed(self, device: str | None, *, alone: bool = False) -> Any:
+        """Be held by a worker."""
+        proxy = await self._parts.proxies.of(self.opening)
+        way = self._parts.way_out if proxy is None else place(proxy)
+        # neonize does not clean up behind a connection that has failed, so it is not asked for one
+        # that must.
+        if not await reachable(*way):
+            raise _Trouble("unreachable", proxy=proxy)
+        while not self._news.empty():
+            self._news.get_nowait()
+        self._run = str(new_id())
+        self._worker = await self._parts.workers.place(self._run, self.hear, alone=alone)
+        try:
+            await self._worker.call(
+                "open",
+                self._run,
+                instance=str(self.instance_id),
+                device=device,
+                proxy=proxy,
+                name=self._name,
+            )
+            yield
+        finally:
+            worker, run = self._worker, self._run
+            self._worker, self._run = None, ""
+            await _leave(self._parts.workers, worker, run)
+
+    async def _again(self, trouble: _Trouble, failures: int) -> None:
+        """Say what is wrong, and wait before the next attempt."""
+        self._interrupt(trouble.reason)
+        if trouble.proxy is not None:
+            await self._proxy_failed(trouble.proxy)
+        if trouble.at_once and failures <= 1:
+            return
+        self.offering.put(
+            Hindered(instance_id=self.instance_id, at=self._clock.now(), reason=trouble.reason)
+        )
+        jitter = random.uniform(-1, 1)  # noqa: S311 - spreads load, guards nothing
+        wait = backoff.exponential(failures, base=FIRST_WAIT, cap=LONGEST_WAIT, jitter=jitter)
+        await self._clock.sleep(wait)
+
+    async def _proxy_failed(self, proxy: str) -> None:
+        try:
+            await self._parts.proxies.failed(self.opening, proxy)
+        except (Transient, Fenced) as error:
+            log.warning("proxy_not_rotated", reason=error.message)
+
+    async def _finish(self, over: _Over) -> None:
+        self.ending = True
+        self.online = False
+        if over.erased:
+            await self._patiently(
+                lambda: self._parts.devices.forget(self.instance_id, lease=self.opening.lease)
+            )
+        if over.event is not None:
+            await self.offering.told(over.event)
+
+    async def _pair_by_code(self, question: PairByCode) -> Answer:
+        worker = self._worker
+        if worker is None or not self._pairing:
+            if self.online:
+                raise Conflict("The instance is paired already.")
+            raise SessionDown("The instance is not waiting to be paired; try again shortly.")
+        try:
+            answer = await worker.call(
+                "pair_by_code", self._run, number=question.phone_number.lstrip("+")
+            )
+        except Died as error:
+            raise SessionDown("The worker has ended.") from error
+        begun = self._coded_at or self._clock.now()
+        return PairingCode(code=answer["code"], expires_at=begun + CODES)
+
+    async def _note(self, ours: str, theirs: str) -> bool:
+        """Whether a message may be written under this id, which is recorded first."""
+        noted = Assigned(self.opening.lease, self.instance_id, ours, theirs)
+        try:
+            return await self._parts.devices.assignments.submit(noted)
+        except Transient:
+            # Whoever asked us to send has just seen to it that the lease cannot have run out; only
+            # a receipt may not find its message.
+            return True
+
+    def _interrupt(self, reason: str) -> None:
+        if self.online:
+            self.online = False
+            self.offering.put(
+                Disconnected(
+                    instance_id=self.instance_id,
+                    at=self._clock.now(),
+                    reason=reason,
+                    will_retry=True,
+                )
+            )
+
+    def _connected(self) -> Worker:
+        if self._worker is None or not self.online:
+            raise SessionDown("The session is not connected.")
+        return self._worker
+
+    def _failed(self, reason: str) -> Failed:
+        return Failed(instance_id=self.instance_id, at=self._clock.now(), reason=reason)
+
+    def _over(self, event: Ending, *, erased: bool = False) -> NoReturn:
+        raise _Over(event, erased=erased)
+
+    @property
+    def _name(self) -> str:
+        return self.opening.device_name or self._parts.device_name
+
+    def _look(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _patiently(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Ask the database until it answers; for what nobody else would repeat."""
+        while True:
+            try:
+                return await call()
+            except Transient:
+                await self._clock.sleep(FIRST_WAIT)
+
+
+async def _leave(workers: Workers, worker: Worker, run: str) -> None:
+    """Have a worker let go of a session, even if we are being cancelled."""
+    try:
+        if not worker.dead and not worker.alone:
+            async with asyncio.timeout(CLOSING):
+                await worker.call("close", run)
+    except Transient:
+        pass  # It is gone, and the session with it.
+    except TimeoutError:
+        log.warning("worker_stuck", pid=worker.pid)
+        worker.end()
+    finally:
+        workers.release(worker, run)
+
+
+def _why(words: str) -> str:
+    """What whatsmeow has said when it gave up connecting, as one of a few reasons."""
+    if "dial" in words or "proxy" in words or "handshake" in words:
+        return "unreachable"
+    if "database" in words or "pq:" in words:
+        return "database_unavailable"
+    return "connection_lost"
