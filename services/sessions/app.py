@@ -24,6 +24,7 @@ from services.sessions.supervisor import Supervisor
 from services.sessions.tenures import ShardDuty
 from services.sessions.transmitter import Transmitter
 from shared.ids import new_id
+from shared.media.store import MediaStore
 from shared.messaging.outbox import Relay
 from shared.metrics import MessagingMetrics
 from shared.runtime import ops
@@ -44,7 +45,8 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     )
     fence = Fence(database)
     leases = Leases(clock=clock, fence_after=settings.fence)
-    sandbox = SandboxEngine(database=database, fence=fence, clock=clock)
+    store = MediaStore.of(settings)
+    sandbox = SandboxEngine(database=database, fence=fence, store=store, clock=clock)
     engines: dict[str, Engine] = {engine.kind: engine for engine in (sandbox,)}
     supervisor = Supervisor(
         database=database,

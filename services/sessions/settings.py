@@ -5,14 +5,14 @@ from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from shared.settings import ServiceSettings
+from shared.media.settings import MediaSettings
 
 
 def _env(name: str) -> AliasChoices:
     return AliasChoices(name, f"WAYPOST_SESSIONS_{name.upper()}")
 
 
-class SessionsSettings(ServiceSettings):
+class SessionsSettings(MediaSettings):
     """How connections are owned and how long engines may take."""
 
     host: str = Field(

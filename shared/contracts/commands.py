@@ -127,7 +127,8 @@ class ScanSandboxQr(Command):
 class WriteFromSandboxContact(Command):
     """To the owner of a shard: have a contact write to a sandbox instance, or react, edit, revoke.
 
-    ``engine_message_id`` is the new message's, or the target's for the other actions.
+    ``engine_message_id`` is the new message's, or the target's for the other actions. With
+    ``group`` it happens there. Media of a contact is the tenant's file ``media_id``, if it has one.
     """
 
     TYPE: ClassVar[str] = "write_from_sandbox_contact"
@@ -139,6 +140,7 @@ class WriteFromSandboxContact(Command):
     content: Content | None = None
     emoji: str | None = None
     reply_to: str | None = None
+    group: str | None = None
 
 
 class MarkRead(Command):

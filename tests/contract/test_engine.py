@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from tempfile import TemporaryDirectory
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -34,6 +35,8 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Fenced, Throttled, Transient
 from shared.ids import new_id
+from shared.media.settings import MediaSettings
+from shared.media.store import MediaStore
 from tests.support.sessions import engine_id
 
 PATIENCE = 20.0
@@ -70,7 +73,7 @@ class SandboxTrial:
     ordinary = "12025550142@s.whatsapp.net"
     silent = "12025550105@s.whatsapp.net"
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, store: MediaStore) -> None:
         self.refusing: Mapping[str, type[Exception]] = {
             "12025550101@s.whatsapp.net": NotOnWhatsApp,
             "12025550102@s.whatsapp.net": Refused,
@@ -78,7 +81,9 @@ class SandboxTrial:
             "12025550112@s.whatsapp.net": Throttled,
         }
         self._database = database
-        self.sandbox = SandboxEngine(database=database, fence=Fence(database), clock=SystemClock())
+        self.sandbox = SandboxEngine(
+            database=database, fence=Fence(database), store=store, clock=SystemClock()
+        )
         self.engine: Engine = self.sandbox
 
     async def owned(self) -> Lease:
@@ -113,8 +118,18 @@ class SandboxTrial:
 
 @asynccontextmanager
 async def sandbox(database_url: str) -> AsyncIterator[Trial]:
-    async with Database.open(database_url, role=role("sessions")) as database:
-        yield SandboxTrial(database)
+    with TemporaryDirectory(prefix="waypost-tests-") as folder:
+        store = MediaStore.of(
+            MediaSettings.model_validate(
+                {
+                    "database_url": database_url,
+                    "amqp_url": "amqp://memory.invalid",
+                    "media_store": folder,
+                }
+            )
+        )
+        async with Database.open(database_url, role=role("sessions")) as database:
+            yield SandboxTrial(database, store)
 
 
 ENGINES: dict[str, Callable[[str], AbstractAsyncContextManager[Trial]]] = {"sandbox": sandbox}

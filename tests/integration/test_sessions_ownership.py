@@ -44,7 +44,12 @@ class Replica:
     def __init__(self, database: Database, name: str, settings: dict[str, Any]) -> None:
         self.clock = StillClock()
         chosen = SessionsSettings(
-            **{"database_url": "postgresql://x", "amqp_url": "amqp://x", **settings}
+            **{
+                "database_url": "postgresql://x",
+                "amqp_url": "amqp://x",
+                "media_store": "x",
+                **settings,
+            }
         )
         self.settings = chosen
         self.changed = asyncio.Event()

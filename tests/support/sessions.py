@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -225,7 +226,11 @@ async def process(database_url: str, broker: MemoryBroker, **settings: Any) -> A
     """One session process, from start to an orderly end."""
     clock = SystemClock()
     stop, started = asyncio.Event(), asyncio.Event()
-    async with Database.open(database_url, role=role("sessions"), name="sessions") as database:
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="waypost-tests-"))
+        database = await stack.enter_async_context(
+            Database.open(database_url, role=role("sessions"), name="sessions")
+        )
         service = build(
             SessionsSettings(
                 **{
@@ -233,6 +238,7 @@ async def process(database_url: str, broker: MemoryBroker, **settings: Any) -> A
                     "amqp_url": "amqp://memory.invalid",
                     "port": 0,
                     "logins_per_second": 1000,
+                    "media_store": folder,
                     **settings,
                 }
             ),

@@ -18,7 +18,7 @@ LEASE = Lease(shard=7, epoch=3, owner="us")
 
 def settings(**given: float) -> SessionsSettings:
     return SessionsSettings.model_validate(
-        {"database_url": "postgresql://x", "amqp_url": "amqp://x", **given}
+        {"database_url": "postgresql://x", "amqp_url": "amqp://x", "media_store": "x", **given}
     )
 
 

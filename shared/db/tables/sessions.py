@@ -247,3 +247,17 @@ class SandboxStanzaRow(Base):
     instance_id: Mapped[Ref]
     due_at: Mapped[Moment]
     body: Mapped[dict[str, object]] = mapped_column(JSONB)
+
+
+class SandboxGroupRow(Base):
+    """A group of the sandbox's WhatsApp. ``members`` maps digits of numbers to roles."""
+
+    __tablename__ = "sandbox_groups"
+    __table_args__ = (SCHEMA,)
+
+    tenant_id: Mapped[Id]
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[Word]
+    members: Mapped[Json]
+    invite: Mapped[Word]
+    created_at: Mapped[Moment]

@@ -28,10 +28,12 @@ from services.sessions.engines.port import (
     SessionDown,
     Sink,
     Transmitted,
-    Unsupported,
 )
 from services.sessions.engines.sandbox import stanzas
 from services.sessions.engines.sandbox.agenda import Agenda
+from services.sessions.engines.sandbox.answers import Answers
+from services.sessions.engines.sandbox.files import Files
+from services.sessions.engines.sandbox.groups import GROUP, Groups
 from services.sessions.engines.sandbox.numbers import (
     ANSWERED,
     SLOW_DOWN,
@@ -44,11 +46,13 @@ from services.sessions.engines.sandbox.server import LOOK_LIMIT, Later, Send, Se
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
 from shared.contracts.commands import WriteFromSandboxContact
+from shared.contracts.content import Edit, Media, Reaction, Revoke
 from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, Throttled, Transient, Unconfirmed
 from shared.log import get_logger
+from shared.media.store import MediaStore
 from shared.nudge import Nudge
 
 log = get_logger()
@@ -57,6 +61,8 @@ log = get_logger()
 # Other processes may put stanzas into the queue; nobody tells us, so we look.
 LOOK_EVERY: Final = timedelta(milliseconds=200)
 OFFER_AGAIN: Final = timedelta(seconds=1)
+# What changes an earlier message is answered by nobody.
+CHANGES: Final = (Reaction, Edit, Revoke)
 
 
 class SandboxEngine:
@@ -73,11 +79,25 @@ class SandboxEngine:
             Capability.CONTACT,
             Capability.POLL,
             Capability.GROUPS,
+            Capability.PAIRING_CODE,
+            Capability.EDIT,
+            Capability.REVOKE,
+            Capability.REACTION,
+            Capability.READ_RECEIPTS,
+            Capability.TYPING,
+            Capability.NUMBER_CHECK,
+            Capability.PROFILE,
+            Capability.PROXY,
         }
     )
 
-    def __init__(self, *, database: Database, fence: Fence, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, fence: Fence, store: MediaStore, clock: Clock
+    ) -> None:
         self._server = Server(database=database, fence=fence)
+        self._files = Files(store=store, database=database)
+        self._groups = Groups(database=database, fence=fence)
+        self._answers = Answers(groups=self._groups, clock=clock)
         self._clock = clock
         self._wire: GroupCommit[Send, bool] = GroupCommit(
             self._server.take, name="sandbox-wire", max_batch=400
@@ -127,17 +147,15 @@ class SandboxEngine:
             await self._server.unlink(instance_id)
 
     async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
-        phone = self._phones.get(instance_id)
-        if phone is None or not phone.online:
-            raise SessionDown("The session is not connected.")
-        number = digits(outgoing.to)
-        how = behaviour(number)
+        phone = self._online(instance_id)
+        how = behaviour(digits(outgoing.to))
         if how.ordinary and phone.opening.settings.get("receipts") is False:
             how = replace(how, receipts=())
         if how.first is not First.TAKE:
             await self._before(phone, outgoing, how)
+        send = await self._sending(phone, outgoing, how)
         try:
-            taken = await self._wire.submit(_send(phone, outgoing, how, number))
+            taken = await self._wire.submit(send)
         except Transient as error:
             # The statement may have been committed although its answer did not reach us.
             raise Unconfirmed("The sandbox did not answer.") from error
@@ -151,7 +169,10 @@ class SandboxEngine:
         return Transmitted(engine_message_id=outgoing.engine_message_id, at=self._clock.now())
 
     async def ask(self, instance_id: UUID, question: Question) -> Answer:
-        raise Unsupported(f"The sandbox cannot be asked {question.kind}.")
+        phone = self._phones.get(instance_id)
+        if phone is None:
+            raise SessionDown("The session is not open.")
+        return await self._answers.to(phone, question)
 
     async def mark_read(
         self,
@@ -162,15 +183,23 @@ class SandboxEngine:
         engine_message_ids: Sequence[str],
         played: bool = False,
     ) -> None:
-        raise Unsupported("The sandbox has no read receipts.")
+        phone = self._online(instance_id)
+        await self._server.tell(
+            lease=phone.opening.lease,
+            tenant_id=phone.opening.tenant_id,
+            phone=digits(sender) or "",
+            stanzas=[stanzas.receipt(id_, "read") for id_ in engine_message_ids],
+        )
+        self._expect(timedelta(0))
 
     async def show_presence(
         self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
     ) -> None:
-        raise Unsupported("The sandbox shows nobody's presence.")
+        self._online(instance_id)
 
     async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
-        raise Unsupported("The sandbox has no files.")
+        self._online(instance_id)
+        await self._files.fetch(media, into)
 
     def scan(self, instance_id: UUID) -> None:
         """Pretend that a phone scans the code that is shown; nothing happens if none is."""
@@ -180,9 +209,13 @@ class SandboxEngine:
 
     async def write(self, command: WriteFromSandboxContact, *, cause: str) -> None:
         """Have a contact do something to an instance; it waits there if that is offline."""
-        await self._server.deliver(
-            instance_id=command.instance_id, body=stanzas.written(command, cause=cause)
-        )
+        content, media = command.content, None
+        if isinstance(content, Media):
+            tenant_id = await self._server.tenant_of(command.instance_id)
+            if tenant_id is not None:
+                content, media = await self._files.of_contact(tenant_id, content)
+        body = stanzas.written(command, content=content, media=media, cause=cause)
+        await self._server.deliver(instance_id=command.instance_id, body=body)
         self._expect(timedelta(0))
 
     async def step(self) -> bool:
@@ -198,7 +231,11 @@ class SandboxEngine:
         refused = {stanza.id for (stanza, _), taken in zip(read, flags, strict=True) if not taken}
         taken = [stanza for stanza in due if stanza.id not in refused]
         if taken:
-            echoes = [echo for stanza in taken for echo in stanzas.echoes(stanza)]
+            echoes = [
+                echo
+                for stanza in taken
+                for echo in stanzas.echoes(stanza, reads=self._reads(stanza.instance_id))
+            ]
             await self._server.acknowledge([stanza.id for stanza in taken], echoes)
             self._expect(*{echo.delay for echo in echoes})
         if refused:
@@ -252,6 +289,59 @@ class SandboxEngine:
         )
         self._expect(timedelta(0))
 
+    def _online(self, instance_id: UUID) -> Phone:
+        phone = self._phones.get(instance_id)
+        if phone is None or not phone.online:
+            raise SessionDown("The session is not connected.")
+        return phone
+
+    def _reads(self, instance_id: UUID) -> bool:
+        """Whether an instance reads what it gets by itself, as people do."""
+        phone = self._phones.get(instance_id)
+        return phone is None or phone.opening.settings.get("autoRead") is not False
+
+    async def _sending(self, phone: Phone, outgoing: Outgoing, how: Behaviour) -> Send:
+        """What the server is asked to do about a message."""
+        number = digits(outgoing.to)
+        group = outgoing.to if outgoing.to.endswith(GROUP) else None
+        reaches: tuple[str, ...] = ()
+        if group is not None:
+            members = (
+                await self._groups.one(phone.opening.tenant_id, group, number=phone.number)
+            ).members
+            reaches = tuple(member for member in members if member != phone.number)
+        elif how.ordinary and number is not None:
+            reaches = (number,)
+        outgoing, media = await self._kept(phone, outgoing)
+        id_, said = outgoing.engine_message_id, outgoing.content
+        later = [Later(delay, stanzas.receipt(id_, status)) for status, delay in how.receipts]
+        if how.answer is not None and number is not None and not isinstance(said, CHANGES):
+            answer = stanzas.answer(how.answer, to=id_, by=number, content=said, media=media)
+            later.append(Later(ANSWERED, answer))
+        return Send(
+            lease=phone.opening.lease,
+            tenant_id=phone.opening.tenant_id,
+            instance_id=phone.instance_id,
+            engine_message_id=id_,
+            sender=phone.number,
+            recipient=number or outgoing.to,
+            body=stanzas.encode(said),
+            stanza=stanzas.forwarded(outgoing, by=phone.number, group=group, media=media),
+            reaches=reaches,
+            later=tuple(later),
+        )
+
+    async def _kept(self, phone: Phone, outgoing: Outgoing) -> tuple[Outgoing, MediaHandle | None]:
+        """A message whose file, if it has one, is where whoever gets it can fetch it."""
+        file, content = outgoing.attachment, outgoing.content
+        if file is None or not isinstance(content, Media):
+            return outgoing, None
+        handle = await self._files.keep(phone.opening.tenant_id, file)
+        content = stanzas.with_file(
+            content, mime_type=file.mime_type, size=file.size, sha256=file.sha256
+        )
+        return replace(outgoing, content=content), handle
+
     async def _before(self, phone: Phone, outgoing: Outgoing, how: Behaviour) -> None:
         """What a number does before it takes a message; returns if it has done that enough."""
         if how.first is First.NOT_ON_WHATSAPP:
@@ -298,26 +388,6 @@ class SandboxEngine:
             if taken:
                 return
             await self._clock.sleep(OFFER_AGAIN)
-
-
-def _send(phone: Phone, outgoing: Outgoing, how: Behaviour, number: str | None) -> Send:
-    id_ = outgoing.engine_message_id
-    body = stanzas.encode(outgoing.content)
-    later = [Later(delay, stanzas.receipt(id_, status)) for status, delay in how.receipts]
-    if how.answer is not None and number is not None:
-        said = stanzas.answer(how.answer, to=id_, by=number, content=body)
-        later.append(Later(ANSWERED, said))
-    return Send(
-        lease=phone.opening.lease,
-        tenant_id=phone.opening.tenant_id,
-        instance_id=phone.instance_id,
-        engine_message_id=id_,
-        sender=phone.number,
-        recipient=number or outgoing.to,
-        body=body,
-        forward=how.ordinary,
-        later=tuple(later),
-    )
 
 
 _: type[Engine] = SandboxEngine

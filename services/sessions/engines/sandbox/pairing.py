@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -23,13 +23,20 @@ ASK_AGAIN: Final = timedelta(seconds=1)
 
 @dataclass(eq=False, slots=True)
 class Phone:
-    """One open session. ``number`` is in digits; ``ending`` while its end is being told."""
+    """One open session. ``number`` is in digits; ``ending`` while its end is being told.
+
+    ``decided`` is set once it is known whether a phone is linked; while one can be, ``codes_end``
+    says for how long. ``codes`` counts those for typing in.
+    """
 
     opening: Opening
     number: str
     online: bool = False
     ending: bool = False
     scanned: asyncio.Event = field(default_factory=asyncio.Event)
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    codes_end: datetime | None = None
+    codes: int = 0
     task: asyncio.Task[None] | None = None
 
     @property
@@ -57,10 +64,13 @@ class Pairing:
         if number is None:
             return False
         phone.number = number
+        phone.decided.set()
         return True
 
     async def pair(self, phone: Phone) -> bool:
-        """Link the phone; false if none of the codes was scanned in time."""
+        """Link the phone; false if none of the codes was scanned, or typed in, in time."""
+        phone.codes_end = self._clock.now() + sum(CODES, timedelta(0))
+        phone.decided.set()
         for count, validity in enumerate(CODES, start=1):
             now = self._clock.now()
             code = stanzas.pairing_code(phone.instance_id, shown_at=now, number=count)
@@ -69,8 +79,10 @@ class Pairing:
                 Qr(instance_id=phone.instance_id, at=now, code=code, expires_at=now + validity),
             )
             if await self._scanned(phone, within=validity):
+                phone.codes_end = None
                 await self._link(phone)
                 return True
+        phone.codes_end = None
         return False
 
     async def _link(self, phone: Phone) -> None:
@@ -88,7 +100,10 @@ class Pairing:
                 instance_id=phone.instance_id,
                 at=self._clock.now(),
                 phone_number=f"+{phone.number}",
-                device_info={"platform": "sandbox", "name": "Waypost sandbox"},
+                device_info={
+                    "platform": "sandbox",
+                    "name": phone.opening.device_name or "Waypost sandbox",
+                },
             ),
         )
 

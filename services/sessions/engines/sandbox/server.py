@@ -18,6 +18,7 @@ import orjson
 from services.sessions.domain.lease import Lease
 from services.sessions.store.fence import HELD, Fence, claimed
 from shared.db.database import Database
+from shared.errors import Fenced
 
 # One look takes at most this many stanzas; the rest is taken by the next, at once.
 LOOK_LIMIT: Final = 1000
@@ -33,7 +34,11 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One message on its way to the server. ``forward`` if it may go to another instance."""
+    """One message on its way to the server.
+
+    ``reaches`` are the numbers that get it if instances have linked them, and ``stanza`` is what
+    they get; without one it is made from ``body``, the content.
+    """
 
     lease: Lease
     tenant_id: UUID
@@ -42,7 +47,8 @@ class Send:
     sender: str
     recipient: str
     body: str
-    forward: bool
+    stanza: str | None
+    reaches: tuple[str, ...]
     later: tuple[Later, ...]
 
 
@@ -139,6 +145,7 @@ class Server:
         message whose id is known is acknowledged and otherwise ignored, as WhatsApp does.
         """
         later = [(number, item) for number, send in enumerate(sends) for item in send.later]
+        reaches = [(number, one) for number, send in enumerate(sends) for one in send.reaches]
         async with self._fence.statement() as connection:
             rows = await connection.fetch(
                 _TAKE,
@@ -152,7 +159,9 @@ class Server:
                 [send.sender for send in sends],
                 [send.recipient for send in sends],
                 [send.body for send in sends],
-                [send.forward for send in sends],
+                [send.stanza for send in sends],
+                [number for number, _ in reaches],
+                [one for _, one in reaches],
                 [number for number, _ in later],
                 [item.delay for _, item in later],
                 [item.body for _, item in later],
@@ -171,6 +180,39 @@ class Server:
                 instance_id,
                 body,
             )
+
+    async def tenant_of(self, instance_id: UUID) -> UUID | None:
+        """Whose an instance is."""
+        async with self._database.hot() as connection:
+            tenant_id: UUID | None = await connection.fetchval(
+                "SELECT tenant_id FROM gateway.instances WHERE id = $1", instance_id
+            )
+        return tenant_id
+
+    async def tell(
+        self, *, lease: Lease, tenant_id: UUID, phone: str, stanzas: Sequence[str]
+    ) -> None:
+        """Put stanzas into the queue of whichever instance has a number. Raises ``Fenced``."""
+        async with self._fence.statement() as connection:
+            held = await connection.fetchval(
+                f"""
+                WITH {HELD}, told AS (
+                    INSERT INTO sessions.sandbox_stanzas (instance_id, due_at, body)
+                    SELECT a.instance_id, clock_timestamp(), s.body::jsonb
+                    FROM unnest($6::text[]) WITH ORDINALITY AS s (body, place)
+                    CROSS JOIN held
+                    JOIN sessions.sandbox_accounts a ON a.tenant_id = $4 AND a.phone = $5
+                    ORDER BY s.place
+                )
+                SELECT count(*) FROM held
+                """,  # noqa: S608 - constants of ours
+                *claimed([lease]),
+                tenant_id,
+                phone,
+                stanzas,
+            )
+        if not held:
+            raise Fenced("Another process owns this connection now.")
 
     async def due(self, instances: Sequence[UUID]) -> Sequence[Due]:
         """What is due for any of these accounts, oldest first."""
@@ -224,10 +266,10 @@ _TAKE = f"""
     WITH {HELD}, sends AS (
         SELECT u.* FROM unnest(
             $4::int[], $5::smallint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[],
-            $10::text[], $11::text[], $12::text[], $13::boolean[]
+            $10::text[], $11::text[], $12::text[], $13::text[]
         ) AS u (
             number, shard, epoch, tenant_id, instance_id, engine_message_id,
-            sender, recipient, body, forward
+            sender, recipient, body, stanza
         )
         JOIN held ON held.id = u.shard AND held.epoch = u.epoch
     ), logged AS (
@@ -240,23 +282,27 @@ _TAKE = f"""
         ON CONFLICT (instance_id, engine_message_id) DO UPDATE SET replays = w.replays + 1
         RETURNING w.instance_id, w.engine_message_id, w.replays
     ), new AS (
-        SELECT s.*, a.instance_id AS other
-        FROM sends s
-        JOIN logged l USING (instance_id, engine_message_id)
-        LEFT JOIN sessions.sandbox_accounts a ON s.forward AND a.tenant_id = s.tenant_id
-            AND a.phone = s.recipient AND a.instance_id <> s.instance_id
+        SELECT s.* FROM sends s JOIN logged l USING (instance_id, engine_message_id)
         WHERE l.replays = 0
+    ), reached AS (
+        SELECT new.number, a.instance_id AS other
+        FROM unnest($14::int[], $15::text[]) AS r (number, phone)
+        JOIN new ON new.number = r.number
+        JOIN sessions.sandbox_accounts a ON a.tenant_id = new.tenant_id AND a.phone = r.phone
+            AND a.instance_id <> new.instance_id
     ), forwarded AS (
         INSERT INTO sessions.sandbox_stanzas (instance_id, due_at, body)
-        SELECT other, clock_timestamp(), jsonb_build_object(
-            'kind', 'message', 'id', engine_message_id, 'from', sender, 'origin', instance_id,
-            'content', body::jsonb)
-        FROM new WHERE other IS NOT NULL ORDER BY number
+        SELECT other, clock_timestamp(), jsonb_build_object('origin', instance_id) || COALESCE(
+            stanza::jsonb,
+            jsonb_build_object(
+                'kind', 'message', 'id', engine_message_id, 'from', sender, 'content', body::jsonb))
+        FROM reached JOIN new USING (number) ORDER BY number
     ), returned AS (
         INSERT INTO sessions.sandbox_stanzas (instance_id, due_at, body)
         SELECT new.instance_id, clock_timestamp() + l.delay, l.body::jsonb
-        FROM unnest($14::int[], $15::interval[], $16::text[]) AS l (number, delay, body)
-        JOIN new ON new.number = l.number AND new.other IS NULL
+        FROM unnest($16::int[], $17::interval[], $18::text[]) AS l (number, delay, body)
+        JOIN new ON new.number = l.number
+        WHERE NOT EXISTS (SELECT FROM reached WHERE reached.number = l.number)
         ORDER BY l.number
     )
     SELECT instance_id, engine_message_id FROM logged

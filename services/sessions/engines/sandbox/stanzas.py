@@ -12,28 +12,26 @@ from pydantic import TypeAdapter
 from services.sessions.domain.addresses import canonical, digits
 from services.sessions.engines.port import (
     EngineEvent,
+    MediaHandle,
     MessageEdited,
     MessageReceived,
     MessageRevoked,
+    Outgoing,
     Reaction,
     StatusChanged,
 )
+from services.sessions.engines.sandbox.files import IMAGE, PIXEL_HANDLE
 from services.sessions.engines.sandbox.numbers import DELIVERED, READ, Answer
 from services.sessions.engines.sandbox.server import Due, Echo
+from shared.contracts import content as contents
 from shared.contracts.commands import WriteFromSandboxContact
-from shared.contracts.content import Content, Identity, Media, Sendable
+from shared.contracts.content import Content, Edit, Identity, Media, Revoke, Sendable, Text
 from shared.ids import id_of
 from shared.log import get_logger
 
 log = get_logger()
 
 CONTENT: Final[TypeAdapter[Content]] = TypeAdapter(Content)
-SENDABLE: Final[TypeAdapter[Sendable]] = TypeAdapter(Sendable)
-
-# A picture of one white pixel: what a number that answers with an image says it sent.
-IMAGE: Final = Media(
-    kind="image", mime_type="image/png", caption="A picture from the sandbox", size=67
-)
 
 
 def receipt(engine_message_id: str, status: Literal["delivered", "read"]) -> str:
@@ -41,37 +39,118 @@ def receipt(engine_message_id: str, status: Literal["delivered", "read"]) -> str
     return f'{{"kind":"receipt","id":"{engine_message_id}","status":"{status}"}}'
 
 
-def answer(kind: Answer, *, to: str, by: str, content: str) -> str:
-    """What number ``by`` answers to message ``to``; ``content`` is what that said, as JSON."""
-    said = content if kind is Answer.SAME else encode(IMAGE)
+def answer(kind: Answer, *, to: str, by: str, content: Content, media: MediaHandle | None) -> str:
+    """What number ``by`` answers to message ``to``, which said ``content``."""
+    if kind is Answer.IMAGE:
+        content, media = IMAGE, PIXEL_HANDLE
     reply = "3EB0" + sha256(f"{to} answered".encode()).hexdigest()[:18].upper()
-    return f'{{"kind":"message","id":"{reply}","from":"{by}","content":{said}}}'
+    return _message(reply, by=by, content=content, media=media)
 
 
-def encode(content: Sendable) -> str:
+def forwarded(
+    outgoing: Outgoing, *, by: str, group: str | None, media: MediaHandle | None
+) -> str | None:
+    """What other accounts get of a message by number ``by``.
+
+    ``None`` for the commonest, some words to one person: the server makes that from the content.
+    """
+    id_ = outgoing.engine_message_id
+    said = outgoing.content
+    match said:
+        case contents.Reaction():
+            target = None if said.target_sender is None else canonical(said.target_sender)
+            return _changing(
+                "reaction",
+                said.target_id,
+                id_,
+                by=by,
+                group=group,
+                more={"emoji": said.emoji, "author": target},
+            )
+        case Edit():
+            words = CONTENT.dump_python(Text(text=said.text), mode="json", exclude_none=True)
+            return _changing(
+                "edit", said.target_id, id_, by=by, group=group, more={"content": words}
+            )
+        case Revoke():
+            return _changing("revoke", said.target_id, id_, by=by, group=group, more={})
+        case Text(reply_to=None) if group is None:
+            return None
+        case _:
+            return _message(id_, by=by, content=said, media=media, group=group)
+
+
+def with_file(content: Media, *, mime_type: str, size: int, sha256: str) -> Media:
+    """Media as others get it: what its file is, and not where the sender had it from."""
+    facts = {"mime_type": mime_type, "size": size, "sha256": sha256, "url": None, "media_id": None}
+    return content.model_copy(update=facts)
+
+
+def _message(
+    id_: str,
+    *,
+    by: str,
+    content: Content,
+    media: MediaHandle | None = None,
+    group: str | None = None,
+) -> str:
+    reply_to = content.reply_to if isinstance(content, Text | Media) else None
+    body = {
+        "kind": "message",
+        "id": id_,
+        "from": by,
+        "group": group,
+        "content": orjson.Fragment(encode(content)),
+        "reply_to": reply_to,
+        "media": media,
+    }
+    return _dumped(body)
+
+
+def _changing(
+    kind: str,
+    target: str,
+    id_: str,
+    *,
+    by: str,
+    group: str | None,
+    more: Mapping[str, object],
+) -> str:
+    """What changes an earlier message; ``id_``, its own id, is the cause that tells it apart."""
+    return _dumped({"kind": kind, "id": target, "from": by, "group": group, "cause": id_, **more})
+
+
+def _dumped(body: Mapping[str, object]) -> str:
+    return orjson.dumps({name: value for name, value in body.items() if value is not None}).decode()
+
+
+def encode(content: Sendable | Content) -> str:
     """Content as JSON."""
-    return SENDABLE.dump_json(content, by_alias=True, exclude_none=True).decode()
+    return content.model_dump_json(by_alias=True, exclude_none=True)
 
 
-def written(command: WriteFromSandboxContact, *, cause: str) -> str:
+def written(
+    command: WriteFromSandboxContact,
+    *,
+    content: Content | None,
+    media: MediaHandle | None,
+    cause: str,
+) -> str:
     """What a contact did, as a stanza. ``cause`` tells a repeat of a command from a second one."""
-    body: dict[str, object] = {
-        "kind": command.action,
-        "id": command.engine_message_id,
-        "from": digits(command.from_) or canonical(command.from_),
-        "cause": cause,
-    }
-    optional = {
-        "push_name": command.push_name,
-        "emoji": command.emoji,
-        "reply_to": command.reply_to,
-    }
-    body |= {name: value for name, value in optional.items() if value is not None}
-    if command.content is not None:
-        body["content"] = CONTENT.dump_python(
-            command.content, mode="json", by_alias=True, exclude_none=True
-        )
-    return orjson.dumps(body).decode()
+    return _dumped(
+        {
+            "kind": command.action,
+            "id": command.engine_message_id,
+            "from": digits(command.from_) or canonical(command.from_),
+            "group": command.group,
+            "cause": cause,
+            "push_name": command.push_name,
+            "emoji": command.emoji,
+            "reply_to": command.reply_to,
+            "content": None if content is None else orjson.Fragment(encode(content)),
+            "media": media,
+        }
+    )
 
 
 def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> EngineEvent:
@@ -80,8 +159,8 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
     if body["kind"] == "receipt":
         status: Literal["delivered", "read"] = "read" if body["status"] == "read" else "delivered"
         return StatusChanged(instance_id=instance_id, at=at, engine_message_id=id_, status=status)
-    chat = canonical(str(body["from"]))
-    sender = _identity(chat, body.get("push_name"))
+    sender = _identity(canonical(str(body["from"])), body.get("push_name"))
+    chat = str(body.get("group", sender.chat_id))
     # WhatsApp gives an edit, a revocation and a reaction an id of their own.
     own = f"{chat}|{id_ if body['kind'] == 'message' else body.get('cause')}"
     match str(body["kind"]):
@@ -96,6 +175,7 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
                 engine_message_id=id_,
                 content=CONTENT.validate_python(body["content"]),
                 reply_to=None if reply_to is None else str(reply_to),
+                media=_handle(body.get("media")),
             )
         case "edit":
             return MessageEdited(
@@ -125,6 +205,7 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
                 sender=sender,
                 target_id=id_,
                 emoji=str(body.get("emoji", "")),
+                author=_author(body.get("author"), sender),
             )
         case unknown:
             raise ValueError(f"a stanza of kind {unknown!r}")
@@ -137,6 +218,19 @@ def _identity(chat: str, push_name: object) -> Identity:
         chat_id=chat,
         push_name=None if push_name is None else str(push_name),
     )
+
+
+def _handle(media: object) -> MediaHandle | None:
+    if not isinstance(media, dict):
+        return None
+    return {str(name): str(value) for name, value in media.items()}
+
+
+def _author(address: object, sender: Identity) -> Identity | None:
+    """Who wrote what was reacted to, if that was somebody else than who reacted."""
+    if address is None or address == sender.chat_id:
+        return None
+    return _identity(str(address), None)
 
 
 def pairing_code(instance_id: UUID, *, shown_at: datetime, number: int) -> str:
@@ -155,13 +249,16 @@ def event_of(stanza: Due) -> EngineEvent | None:
         return None
 
 
-def echoes(stanza: Due) -> Sequence[Echo]:
-    """What another instance learns once its message has been taken in: delivered, soon read."""
+def echoes(stanza: Due, *, reads: bool) -> Sequence[Echo]:
+    """What another instance learns once its message has been taken in.
+
+    It was delivered, and, if whoever got it reads what they get, soon read.
+    """
     origin = stanza.body.get("origin")
     if not isinstance(origin, str):
         return ()
-    id_, sender = str(stanza.body["id"]), UUID(origin)
-    return (
-        Echo(stanza.id, sender, timedelta(0), receipt(id_, "delivered")),
-        Echo(stanza.id, sender, READ - DELIVERED, receipt(id_, "read")),
-    )
+    id_, sender = str(stanza.body.get("cause", stanza.body["id"])), UUID(origin)
+    delivered = Echo(stanza.id, sender, timedelta(0), receipt(id_, "delivered"))
+    if not reads:
+        return (delivered,)
+    return (delivered, Echo(stanza.id, sender, READ - DELIVERED, receipt(id_, "read")))

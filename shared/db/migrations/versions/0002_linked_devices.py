@@ -94,6 +94,17 @@ def upgrade() -> None:
         schema="sessions",
     )
     op.create_table(
+        "sandbox_groups",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("members", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("invite", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_sandbox_groups")),
+        schema="sessions",
+    )
+    op.create_table(
         "media",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
@@ -172,6 +183,7 @@ def downgrade() -> None:
         postgresql_where=sa.text("deleted_at IS NOT NULL AND erased_at IS NULL"),
     )
     op.drop_table("media", schema="gateway")
+    op.drop_table("sandbox_groups", schema="sessions")
     op.drop_table("proxies", schema="sessions")
     op.drop_index(op.f("ix_numbers_checked_at"), table_name="numbers", schema="sessions")
     op.drop_table("numbers", schema="sessions")
