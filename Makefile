@@ -6,8 +6,8 @@ DEV := .venv/.dev-installed
 WHATSMEOW := .venv/.whatsmeow-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run whatsmeow demo up down test test-fast fault bench bench-whatsapp fmt lint types validate migrate \
-	revision docs docs-check check
+.PHONY: help run whatsmeow demo whatsapp up down test test-fast test-whatsapp fault bench \
+	bench-whatsapp fmt lint types validate migrate revision docs docs-check check
 
 help: ## Show this.
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -20,6 +20,9 @@ whatsmeow: $(WHATSMEOW) ## Add linked devices (real WhatsApp accounts) to what '
 demo: $(DEV) ## Send a message through a running Waypost and watch it arrive.
 	$(PYTHON) docs/examples/demo.py
 
+whatsapp: $(DEV) ## WhatsApp to play with, without a phone: a server, a contact, a paired Waypost.
+	$(PYTHON) -m tests.whatsapp.by_hand
+
 up: $(RUN) ## The five services as processes; needs DATABASE_URL and AMQP_URL.
 	deploy/up.sh
 
@@ -31,6 +34,9 @@ test: $(DEV) ## What the README promises: all suites but those that break things
 
 test-fast: $(DEV) ## Unit and contract tests, in memory.
 	$(PYTHON) -m pytest tests/unit tests/contract -k 'not rabbitmq'
+
+test-whatsapp: $(DEV) ## Linked devices against a local WhatsApp; needs Node 20 and libmagic.
+	$(PYTHON) -m tests.support.whatsapp_needs && $(PYTHON) -m pytest tests/whatsapp_suite
 
 fault: $(DEV) ## What is lost or doubled when something dies.
 	$(PYTHON) -m pytest tests/fault
@@ -65,7 +71,7 @@ docs-check: $(DEV) ## Whether the generated pages are current.
 docs: $(DEV) ## Write the generated pages anew.
 	$(PYTHON) docs/generate.py
 
-check: lint types validate docs-check test fault ## What CI runs: all the above, and every suite.
+check: lint types validate docs-check test test-whatsapp fault ## What CI runs: all the above, and every suite.
 
 $(RUN): requirements.lock
 	deploy/install.sh $< $@
