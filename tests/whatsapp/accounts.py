@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from time import time
 
 from tests.whatsapp.devices import Device, KeyBundle
-from tests.whatsapp.jid import LIDS, Jid
+from tests.whatsapp.jid import LIDS, PHONES, Jid
 from tests.whatsapp.keys import DJB, KeyPair
+from tests.whatsapp.shared_state import SETTINGS, SharedState, name_patch
 from tests.whatsapp.stanza import Stanza
 
 
@@ -50,7 +51,8 @@ class Phone:
         self.identity = KeyPair()
         self.devices: dict[int, Device] = {}
         self.sent: dict[str, Sent] = {}
-        self.push_name = ""
+        self.push_name = number
+        self.state = SharedState()
         self.about = ""
         self.picture: str | None = None
         self.available_on: set[int] = set()
@@ -71,6 +73,16 @@ class Phone:
     def at(self, server: str) -> Jid:
         """Its address, by phone number or by LID."""
         return Jid(self.lid if server == LIDS else self.number, server)
+
+    @property
+    def jid(self) -> Jid:
+        """Its address by phone number."""
+        return self.at(PHONES)
+
+    def enter_name(self) -> None:
+        """Write the account's name into what its devices share, once there are any."""
+        if SETTINGS not in self.state.patches:
+            self.state.add(SETTINGS, name_patch(self.state, self.push_name))
 
     def next_number(self) -> int:
         """A number for a device to be linked: never one that was in use before."""

@@ -87,7 +87,8 @@ class Admin:
 
     async def add_phone(self, request: web.Request) -> web.Response:
         body = await request.json()
-        phone = self._world.add_phone(str(body["phone"]).lstrip("+"), body.get("lid"))
+        lid = str(body.get("lid") or "").removesuffix("@lid")
+        phone = self._world.add_phone(str(body["phone"]).lstrip("+"), lid)
         phone.push_name = body.get("pushName", phone.push_name)
         return web.json_response(_shown(phone), status=201)
 
@@ -171,6 +172,10 @@ class Admin:
     async def add_fault(self, request: web.Request) -> web.Response:
         fault = faults.parsed(await request.json())
         self._world.strike(fault)
+        if fault.kind == "device_removed":
+            for number, phone in self._world.phones.items():
+                if fault.phone in {None, number}:
+                    notices.devices_changed(self._world, phone)
         return web.json_response(asdict(fault), status=201)
 
     async def list_faults(self, _: web.Request) -> web.Response:

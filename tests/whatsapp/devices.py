@@ -66,6 +66,8 @@ class Device:
         self.connection: Connection | None = None
         # A device that has logged in is told nothing until it says that it is active.
         self.active = False
+        # Whether the phone has given it the key to what the account's devices share.
+        self.trusted = False
 
     @property
     def listening(self) -> bool:

@@ -15,7 +15,8 @@
 | ``message`` | a client handed over a message | ``phone``, ``id``, ``to``, ``type``, ``edit`` |
 | ``reached`` | a device confirmed a message | ``phone``, ``device``, ``id``, ``from`` |
 | ``receipt`` | a client reported on messages | ``phone``, ``device``, ``ids``, ``to``, ``type`` |
-| ``typing``, ``presence`` | it said so | ``phone``, ``to``, ``state``, ``media`` |
+| ``typing`` | somebody types, or stops | ``phone``, ``to``, ``state``, ``media`` |
+| ``presence`` | somebody is there, or not | ``phone``, ``state``, ``name`` |
 | ``uploaded``, ``downloaded`` | media | ``phone``, ``kind``, ``size``, ``path``, ``status`` |
 | ``group`` | a group was made or changed | ``group``, ``change``, ``by`` |
 | ``unknown`` | a client sent what nobody here knows | ``phone``, ``stanza`` |
@@ -52,9 +53,11 @@ class Happenings:
 
         Empty when none has come within ``wait`` seconds.
         """
+        seen = max(0, number)
         try:
             async with asyncio.timeout(wait):
-                while not (found := self._since(number, wanted)):
+                while not (found := self._since(seen, wanted)):
+                    seen = max(seen, self.last)
                     await self._more.wait()
         except TimeoutError:
             return []
@@ -63,6 +66,6 @@ class Happenings:
     def _since(self, number: int, wanted: dict[str, str]) -> list[Happening]:
         return [
             happening
-            for happening in self._all[max(0, number) :]
+            for happening in self._all[number:]
             if all(str(happening.get(name)) == value for name, value in wanted.items())
         ]

@@ -20,6 +20,7 @@ from tests.whatsapp.devices import Device
 from tests.whatsapp.faults import stream_error
 from tests.whatsapp.jid import LIDS
 from tests.whatsapp.protobuf import Message
+from tests.whatsapp.shared_state import key_share
 from tests.whatsapp.stanza import Stanza
 from tests.whatsapp.world import Visit, World
 
@@ -55,8 +56,19 @@ def activate(world: World, device: Device) -> None:
     """Give a device what has waited for it, and from now on what comes."""
     device.active = True
     world.happenings.tell("active", phone=device.phone.number, device=device.number)
+    _share_key(world, device)
     device.send_backlog()
     prekeys.warn_if_low(device)
+
+
+def _share_key(world: World, device: Device) -> None:
+    """The phone gives a new device the key to what the account's devices share."""
+    if device.trusted or device.keys is None:
+        return
+    device.trusted = True
+    device.phone.enter_name()
+    message_id = f"KEYS{world.next_id()}"
+    device.mailbox.put(("message", message_id, device.phone.number), key_share(device, message_id))
 
 
 def leave(world: World, connection: Connection) -> None:

@@ -32,7 +32,7 @@ def take_presence(world: World, connection: Connection, stanza: Stanza) -> None:
     elif kind == "unavailable":
         phone.available_on.discard(device.number)
         phone.last_seen = int(time())
-    world.happenings.tell("presence", phone=phone.number, state=kind, to=None, media=None)
+    world.happenings.tell("presence", phone=phone.number, state=kind, name=phone.push_name)
     for number in phone.watchers:
         watcher = world.phones.get(number)
         for other in watcher.linked if watcher else []:

@@ -5,8 +5,7 @@ has never changed anything.
 
 - ``privacy`` holds who may see what, and passes on *trusted contact tokens*: proof to somebody that
   one has written to them, which their client shows when it writes back or asks about presence.
-- ``w:sync:app:state`` is what an account's devices agree on (pins, contacts' names). It is
-  encrypted with keys that only the phone hands out; here it never does, so there is never any.
+- ``w:sync:app:state`` is what an account's devices agree on; see ``shared_state``.
 - ``abt`` and ``w`` are properties by which WhatsApp turns features on; none is on.
 - ``urn:xmpp:whatsapp:dirty`` says that a change has been noticed, ``w:stats`` brings statistics.
 
@@ -58,21 +57,9 @@ def properties(world: World, connection: Connection, query: Stanza) -> Answer:
 
 
 def shared_state(world: World, connection: Connection, query: Stanza) -> Answer:
-    """Answer a ``w:sync:app:state`` query: there is none, and none can be written."""
+    """Answer a ``w:sync:app:state`` query: patches since a version, or a new patch taken in."""
     collections = query.child("sync").named("collection")
-    return [
-        Stanza(
-            "sync",
-            {},
-            [
-                Stanza(
-                    "collection",
-                    {"name": asked.text("name"), "version": asked.text("version", "0")},
-                )
-                for asked in collections
-            ],
-        )
-    ]
+    return [Stanza("sync", {}, [_collection(world, connection, asked) for asked in collections])]
 
 
 def passive(world: World, connection: Connection, query: Stanza) -> Answer:
@@ -112,4 +99,26 @@ def _pass_token(world: World, connection: Connection, token: Stanza) -> None:
         sender.at(PHONES),
         [Stanza("tokens", {}, [proof])],
         sender_lid=sender.at(LIDS),
+    )
+
+
+def _collection(world: World, connection: Connection, asked: Stanza) -> Stanza:
+    device = connection.owner
+    state = device.phone.state
+    name, version = asked.text("name"), int(asked.text("version", "0"))
+    current, patches = state.since(name, version)
+    patch = asked.find("patch")
+    # A device that writes must know what the others have written; what it lacks comes with the no.
+    conflict = patch is not None and version != current
+    if patch is not None and not conflict:
+        current, patches = state.add(name, patch.data), []
+        others = [other for other in device.phone.linked if other is not device]
+        changed = Stanza("collection", {"name": name, "version": current})
+        notices.notify(world, others, "server_sync", device.phone.jid, [changed])
+    error = [Stanza("error", {"code": 409, "text": "conflict"})] if conflict else []
+    found = [Stanza("patches", {}, [Stanza("patch", {}, data) for data in patches])]
+    return Stanza(
+        "collection",
+        {"name": name, "version": current, "type": "error" if conflict else None},
+        [*error, *(found if patches else [])] or None,
     )

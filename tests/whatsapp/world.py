@@ -72,7 +72,7 @@ class World:
         """An id for a stanza of the server's own."""
         return str(next(self._ids))
 
-    def add_phone(self, number: str, lid: str | None = None) -> Phone:
+    def add_phone(self, number: str, lid: str = "") -> Phone:
         """A new account; the one there is if the number is taken."""
         if number in self.phones:
             return self.phones[number]

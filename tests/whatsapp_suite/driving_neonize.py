@@ -87,7 +87,9 @@ class Refusal(Exception):
 
 
 @asynccontextmanager
-async def clients(whatsapp: WhatsApp, *, without: str = "") -> AsyncIterator[Clients]:
+async def clients(
+    whatsapp: WhatsApp, *, without: str = "", program: str = "tests.whatsapp_suite.neonize_clients"
+) -> AsyncIterator[Clients]:
     """A process of clients that trust a server, unless ``without`` what makes them."""
     environment = trust.environment(
         noise_root_hex=whatsapp.ready.noise_root,
@@ -98,7 +100,7 @@ async def clients(whatsapp: WhatsApp, *, without: str = "") -> AsyncIterator[Cli
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.whatsapp_suite.neonize_clients",
+        program,
         stdin=PIPE,
         stdout=PIPE,
         cwd=ROOT,

@@ -98,6 +98,8 @@ def facts_of(event: Any) -> dict[str, Any]:
     if kind == "ChatPresence":
         source = event.MessageSource
         return {"sender": spelled(source.Sender), "state": event.State, "media": event.Media}
+    if kind == "Presence":
+        return {"sender": spelled(event.From), "absent": event.Unavailable}
     if kind == "PairStatus":
         return {"jid": f"{event.ID.User}:{event.ID.Device}", "failed": event.Status}
     return {"is": str(event).replace("\n", " ")[:400]}
@@ -181,6 +183,15 @@ class Client:
             enums.ChatPresenceMedia.CHAT_PRESENCE_MEDIA_AUDIO,
         )
 
+    async def available(self) -> None:
+        await self._client.send_presence(enums.Presence.AVAILABLE)
+
+    async def watch(self, *, contact: str) -> None:
+        await self._client.subscribe_presence(jid(contact))
+
+    async def rename(self, *, name: str) -> None:
+        await self._client.set_profile_name(name)
+
     async def on_whatsapp(self, *, numbers: list[str]) -> dict[str, bool]:
         found = await self._client.is_on_whatsapp(*numbers)
         return {entry.Query.lstrip("+"): entry.IsIn for entry in found}
@@ -216,10 +227,6 @@ class Client:
     async def about(self, *, text: str) -> None:
         await self._client.set_status_message(text)
 
-    async def call(self, *, method: str, arguments: list[Any]) -> str:
-        """Anything else; the answer as text."""
-        return str(await getattr(self._client, method)(*arguments))
-
     def _ended(self, task: asyncio.Task[Any]) -> None:
         """A first connection that fails is no event: the task of the client ends with it."""
         if error := task.exception():
@@ -232,7 +239,7 @@ class Client:
         self._client.event(event)(heard)
 
 
-async def main() -> None:
+async def main(make: Callable[[str], Client] = Client) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(THREADS))
     reader = asyncio.StreamReader(limit=1 << 24)
@@ -242,7 +249,7 @@ async def main() -> None:
     while line := await reader.readline():
         order = json.loads(line)
         number, name = order.pop("n"), order.pop("client")
-        client = clients.setdefault(name, Client(name))
+        client = clients.setdefault(name, make(name))
         task = asyncio.create_task(_obey(number, getattr(client, order.pop("do")), order))
         running.add(task)
         task.add_done_callback(running.discard)

@@ -114,19 +114,31 @@ async def test_who_types_is_passed_on(town: Town) -> None:
     await town.clients.heard("bob", "typing")
 
 
+async def test_an_account_has_a_name_and_is_there_under_it(town: Town) -> None:
+    """The phone has shared the name with its device, or whatsmeow could not send a presence."""
+    await town.clients.do("bob", "watch", contact=ALICE)
+    await town.clients.do("alice", "available")
+    await town.clients.heard("bob", "presence", absent=False)
+    await town.clients.do("alice", "rename", name="Alice the Second")
+    await town.clients.do("alice", "available")
+    await town.whatsapp.happening("presence", phone=ALICE, name="Alice the Second")
+    sent = await town.say("how do you like my name?")
+    assert (await town.clients.heard("bob", "message", id=sent))["name"] == "Alice the Second"
+
+
 async def test_every_kind_of_message_arrives_and_is_told_apart(town: Town) -> None:
     do, heard = town.clients.do, town.clients.heard
     before = await town.whatsapp.last()
     first = await town.say("fisrt")
     await heard("bob", "message", id=first)
     await do("alice", "edit", to=BOB, id=first, text="first")
-    assert (await heard("bob", "message"))["edited"]
+    assert (await heard("bob", "message", fromMe=False))["edited"]
     await do("alice", "react", to=BOB, sender=ALICE, id=first, emoji="👍")
-    assert "reactionMessage" in (await heard("bob", "message"))["kinds"]
+    assert "reactionMessage" in (await heard("bob", "message", fromMe=False))["kinds"]
     await do("alice", "revoke", to=BOB, me=ALICE, id=first)
-    assert "protocolMessage" in (await heard("bob", "message"))["kinds"]
+    assert "protocolMessage" in (await heard("bob", "message", fromMe=False))["kinds"]
     await do("alice", "poll", to=BOB, question="Tea?", options=["yes", "no"])
-    assert "pollCreationMessage" in (await heard("bob", "message"))["kinds"]
+    assert "pollCreationMessage" in (await heard("bob", "message", fromMe=False))["kinds"]
     told = [m for m in await town.whatsapp.happenings("message", phone=ALICE) if m["n"] > before]
     assert [(message["type"], message["edit"]) for message in told] == [
         ("text", ""),
