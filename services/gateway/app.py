@@ -7,12 +7,20 @@ from datetime import timedelta
 from aiohttp import web
 
 from services.gateway.api.accounts import Accounts
+from services.gateway.api.askable import Askable
+from services.gateway.api.asking import Asking
+from services.gateway.api.attaching import Attaching
 from services.gateway.api.callers import Callers
+from services.gateway.api.changing import Changing
+from services.gateway.api.chats import Chats
 from services.gateway.api.connections import Connections
+from services.gateway.api.contacts import Contacts
+from services.gateway.api.content import Contents
 from services.gateway.api.events import Events
 from services.gateway.api.express import ExpressText
 from services.gateway.api.feed import Feed
 from services.gateway.api.gate import Gate
+from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
@@ -22,8 +30,10 @@ from services.gateway.api.media import Media
 from services.gateway.api.messages import Messages
 from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
+from services.gateway.api.pairing import Pairing
 from services.gateway.api.password_checks import PasswordChecks
 from services.gateway.api.routes import Handlers, table
+from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.sending import Acceptance, Sending
 from services.gateway.api.stats import Stats
@@ -101,6 +111,23 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         clock=clock,
     )
     feed = Feed()
+    asking = Asking(
+        broker=platform.broker,
+        clock=clock,
+        metrics=metrics,
+        deadline=timedelta(seconds=settings.ask_seconds),
+        most=settings.asks_at_once,
+    )
+    askable = Askable(database=database, asking=asking)
+    contents = Contents(database=database)
+    sending = Sending(
+        acceptance=acceptance,
+        senders=senders,
+        contents=contents,
+        once=once,
+        limits=limits,
+        clock=clock,
+    )
     handlers = Handlers(
         accounts=Accounts(
             database=database,
@@ -135,6 +162,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             clock=clock,
         ),
         connections=Connections(database=database, senders=senders, relay=relay, clock=clock),
+        pairing=Pairing(askable=askable, limits=limits),
         guards=Guards(
             database=database, policy=settings.webhook_policy, limits=limits, clock=clock
         ),
@@ -146,15 +174,24 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             most=settings.keys_per_instance,
             clock=clock,
         ),
-        sending=Sending(
-            acceptance=acceptance,
-            senders=senders,
-            database=database,
-            once=once,
-            limits=limits,
-            clock=clock,
+        groups=Groups(askable=askable, once=once, limits=limits),
+        messages=MessageHandlers(
+            sending=sending,
+            attaching=Attaching(
+                sending=sending,
+                contents=contents,
+                uploads=uploads,
+                policy=settings.webhook_policy,
+            ),
+            changing=Changing(
+                database=database, senders=senders, sending=sending, limits=limits, clock=clock
+            ),
+            messages=Messages(database=database),
+            chats=Chats(
+                database=database, sending=sending, relay=relay, limits=limits, clock=clock
+            ),
+            contacts=Contacts(askable=askable, sending=sending, limits=limits),
         ),
-        messages=Messages(database=database),
         media=Media(
             database=database,
             store=store,
@@ -193,7 +230,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         senders=senders,
         gate=gate,
         limiter=limiter,
-        sending=handlers.sending,
+        sending=sending,
         acceptance=acceptance,
         limits=limits,
         clock=clock,
@@ -209,6 +246,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
 
     async def end_waiting(_app: web.Application) -> None:
         feed.close()
+        asking.close()
 
     app.on_shutdown.append(end_waiting)
     platform.health.add("outbox", relay.check, required=False)
@@ -216,7 +254,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     return Service(
         name="gateway",
         health=platform.health,
-        resources=[limiter, acceptance.commits.running()],
+        resources=[limiter, acceptance.commits.running(), asking.listening()],
         loops=[
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),

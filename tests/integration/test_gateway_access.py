@@ -21,6 +21,14 @@ BODIES: dict[str, object] = {
     "POST /api/webhook": {"url": "http://127.0.0.1:9999/hook"},
     "POST /api/instances/{id}/webhook": {"url": "http://127.0.0.1:9999/hook"},
     "POST /api/sandbox/instances/{id}/inbound": {"from": "+12025550199", "message": "x"},
+    "PUT /api/messages/{id}": {"message": "x"},
+    "POST /api/instances/{id}/send-message": {"to": "+12025550199", "message": "x"},
+    "POST /api/instances/{id}/pairing-code": {"phoneNumber": "+12025550199"},
+    "POST /api/instances/{id}/groups": {"name": "x", "members": ["+12025550199"]},
+    "POST /api/instances/{id}/groups/{group}/members": {
+        "change": "add",
+        "members": ["+12025550199"],
+    },
     "POST /api/auth/change-password": {
         "currentPassword": "an example passphrase",
         "newPassword": "quite another one",
@@ -94,6 +102,7 @@ async def test_of_another_tenant_nothing_is_seen_changed_or_found(
             continue
         named = message if path.startswith("/api/messages") else sender.instance
         filled = path.replace("{id}", str(named)).replace("{keyId}", str(foreign_key))
+        filled = filled.replace("{group}", "120363000000000001@g.us")
         refused = await mallory.call(method, filled, json=body_for(method, path))
         assert (refused.status, refused.code) == (404, "NOT_FOUND"), (method, path, refused.body)
         tried += 1

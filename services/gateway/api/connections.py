@@ -10,13 +10,13 @@ from aiohttp import web
 from services.gateway.api.lookup import Senders, instance_in_path
 from services.gateway.api.schemas.instances import Asked, Qr, StatusView
 from services.gateway.domain.media_types import preferred
+from services.gateway.domain.readiness import no_code
 from services.gateway.store import instances
 from shared.broker.topology import shard_queue
 from shared.clock import Clock
 from shared.contracts.commands import ConnectInstance, DisconnectInstance
 from shared.db.database import Database
 from shared.db.tables.gateway import GatewayOutboxRow
-from shared.errors import Conflict
 from shared.log import get_logger
 from shared.messaging import outbox
 from shared.messaging.outbox import Relay
@@ -65,11 +65,7 @@ class Connections:
             instance = await instance_in_path(tx, request)
         code, expires_at = instance.qr_code, instance.qr_expires_at
         if code is None or expires_at is None or expires_at <= self._clock.now():
-            raise Conflict(
-                f"No QR code waits to be scanned (the instance is {instance.status}); connect an "
-                "instance that is not paired, and ask again in a moment.",
-                data={"status": instance.status},
-            )
+            raise no_code(instance.status, connected=instance.connected, what="QR code")
         kind = preferred(request.headers.get("Accept", _JSON), (_JSON, PNG, SVG))
         if kind == _JSON:
             return respond(Qr(code=code, expires_at=expires_at))

@@ -21,7 +21,7 @@ from services.gateway.api.callers import X_API_KEY, Callers
 from services.gateway.api.gate import Gate
 from services.gateway.api.lookup import Senders
 from services.gateway.api.once import IDEMPOTENCY_KEY
-from services.gateway.api.schemas.messages import NewText
+from services.gateway.api.schemas.outbound import NewText
 from services.gateway.api.sending import Acceptance, Sending, answer
 from services.gateway.api.whole import Whole, possible
 from services.gateway.domain.permissions import KeyPermission

@@ -72,6 +72,7 @@ class Messages:
             message = await _message(tx, request)
             handovers = await journeys.handovers(tx, message.id)
             attempts = await journeys.webhook_attempts(tx, tenant_id, message.id)
+            changes = await journeys.changes(tx, message.id)
         milestones = Milestones(
             inbound=message.direction == "inbound",
             status=message.status,
@@ -82,8 +83,11 @@ class Messages:
             failed_at=message.failed_at,
             error_code=message.error_code,
             error_message=message.error_message,
+            edited_at=message.edited_at,
+            revoked_at=message.revoked_at,
         )
-        return respond([HopView.of(hop) for hop in timeline(milestones, handovers, attempts)])
+        hops = timeline(milestones, handovers, attempts, changes)
+        return respond([HopView.of(hop) for hop in hops])
 
 
 async def _message(tx: AsyncConnection, request: web.Request) -> Message:

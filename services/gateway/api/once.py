@@ -17,9 +17,12 @@ from services.gateway.store import idempotency
 from services.gateway.store.idempotency import FirstAnswer
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.errors import BadRequest, Conflict, Rejected
+from shared.errors import BadRequest, Conflict, Rejected, Transient
+from shared.log import get_logger
 from shared.security.sealing import Sealer, Unsealable
 from shared.web.envelope import json_response, succeeded
+
+log = get_logger()
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 REPLAYED: Final = {"Idempotency-Replayed": "true"}
@@ -94,6 +97,7 @@ class Once:
         self._database = database
         self._sealer = sealer
         self._clock = clock
+        self._elsewhere: set[tuple[UUID, bytes]] = set()
 
     async def run(
         self,
@@ -120,6 +124,47 @@ class Once:
             if not await idempotency.keep(tx, named.tenant_id, named.key_hash, kept, now=now):
                 raise in_progress()
         return json_response(answer, status=status)
+
+    async def run_elsewhere(
+        self,
+        request: web.Request,
+        body: BaseModel,
+        work: Callable[[], Awaitable[object]],
+        *,
+        principal: Principal,
+        status: int = 201,
+    ) -> web.Response:
+        """The same for work that is not done in our database, and may take long.
+
+        Should this process die after the work and before its answer is kept, a repeat does it
+        again; and so may two replicas that are asked at the same moment.
+        """
+        named = keyed(request, body, principal)
+        if named is None:
+            return json_response(succeeded(await work()), status=status)
+        busy = (named.tenant_id, named.key_hash)
+        if busy in self._elsewhere:
+            raise in_progress()
+        self._elsewhere.add(busy)
+        try:
+            first = await self.earlier_answer(named)
+            if first is not None:
+                return first
+            answer = succeeded(await work())
+            kept = FirstAnswer(named.fingerprint, status, self.seal(named, answer))
+            await self._keep_done(named, kept)
+        finally:
+            self._elsewhere.discard(busy)
+        return json_response(answer, status=status)
+
+    async def _keep_done(self, named: KeyedRequest, kept: FirstAnswer) -> None:
+        try:
+            async with self._database.tx() as tx:
+                now = self._clock.now()
+                await idempotency.keep(tx, named.tenant_id, named.key_hash, kept, now=now)
+        except Transient as error:
+            # What is done is done, and whoever asked should know.
+            log.warning("answer_not_kept", reason=error.message)
 
     async def earlier_answer(self, named: KeyedRequest) -> web.Response | None:
         """The first answer again, if there is one."""

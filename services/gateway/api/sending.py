@@ -7,12 +7,25 @@ from uuid import UUID
 
 import orjson
 from aiohttp import web
+from pydantic import BaseModel
 
-from services.gateway.api import references
+from services.gateway.api.content import Contents, Said, Say
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.lookup import Senders
 from services.gateway.api.once import KeyedRequest, Once, in_progress, keyed
-from services.gateway.api.schemas.messages import PRIORITIES, NewText
+from services.gateway.api.schemas.outbound import (
+    PRIORITIES,
+    ByInstance,
+    NewContact,
+    NewLocation,
+    NewPoll,
+    NewReaction,
+    NewText,
+    SendOptions,
+    Sent,
+)
+from services.gateway.domain.capabilities import needed, require
+from services.gateway.domain.engines import capabilities
 from services.gateway.domain.principal import Principal
 from services.gateway.domain.readiness import not_ready, takes_messages
 from services.gateway.metrics import GatewayMetrics
@@ -20,9 +33,9 @@ from services.gateway.store import acceptance
 from services.gateway.store.acceptance import Keyed, NewMessage, Options
 from services.gateway.store.instances import Sender
 from shared.clock import Clock
-from shared.contracts.content import Text
 from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
+from shared.errors import Rejected
 from shared.ids import new_id
 from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.edge import REQUEST_ID
@@ -30,6 +43,9 @@ from shared.web.envelope import json_response
 
 # Most a commit takes: below that, a batch grows with the load by itself.
 MAX_BATCH: Final = 500
+
+# What is answered with the message that it changes.
+CHANGES: Final = frozenset({"edit", "revoke"})
 
 
 class Acceptance:
@@ -70,71 +86,124 @@ class Sending:
         *,
         acceptance: Acceptance,
         senders: Senders,
-        database: Database,
+        contents: Contents,
         once: Once,
         limits: BodyLimits,
         clock: Clock,
     ) -> None:
         self._acceptance = acceptance
         self._senders = senders
-        self._database = database
+        self._contents = contents
         self._once = once
         self._limits = limits
         self._now = clock.now
         self._in_flight: set[tuple[UUID, bytes]] = set()
 
     async def text(self, request: web.Request) -> web.StreamResponse:
-        principal = request[PRINCIPAL]
         body = await read_model(request, NewText, self._limits)
-        return await self.accept(request, principal, body)
+        return await self.accept(request, request[PRINCIPAL], body)
+
+    async def location(self, request: web.Request) -> web.StreamResponse:
+        body = await read_model(request, NewLocation, self._limits)
+        return await self.send(request, body, lambda _: self._contents.location(body))
+
+    async def contact(self, request: web.Request) -> web.StreamResponse:
+        body = await read_model(request, NewContact, self._limits)
+        return await self.send(request, body, lambda _: self._contents.contact(body))
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        body = await read_model(request, NewPoll, self._limits)
+        return await self.send(request, body, lambda _: self._contents.poll(body))
+
+    async def reaction(self, request: web.Request) -> web.StreamResponse:
+        body = await read_model(request, NewReaction, self._limits)
+        return await self.send(request, body, lambda by: self._contents.reaction(by, body))
 
     async def accept(
         self, request: web.Request, principal: Principal, body: NewText
     ) -> web.StreamResponse:
         """Answer once the text is committed, or as the first time if it was accepted before."""
-        named = keyed(request, body, principal)
-        sender = await self._sender(principal, body)
-        if named is None:
-            return await self._accept(request, sender, body)
-        in_flight = (named.tenant_id, named.key_hash)
-        if in_flight in self._in_flight:
-            raise in_progress()
-        self._in_flight.add(in_flight)
-        try:
-            return await self._accept(request, sender, body, named)
-        finally:
-            self._in_flight.discard(in_flight)
+        sender = await self.sender(principal, body)
+        return await self.say(
+            request,
+            principal,
+            sender,
+            body,
+            lambda by: self._contents.text(by, body, body.message),
+        )
 
-    async def _sender(self, principal: Principal, body: NewText) -> Sender:
+    async def send(
+        self, request: web.Request, body: Sent, say: Say, *, said: BaseModel | None = None
+    ) -> web.StreamResponse:
+        """The same for a message of any kind, by the instance that ``body`` names."""
+        principal = request[PRINCIPAL]
+        sender = await self.sender(principal, body)
+        return await self.say(request, principal, sender, body, say, said=said)
+
+    async def sender(self, principal: Principal, body: ByInstance) -> Sender:
+        """The instance that sends; raises about the field that names a wrong one."""
         named = body.instance_id or body.session_id
         if body.session_id is not None and named != body.session_id:
             raise invalid({"sessionId": "names another instance than instanceId; send one of them"})
         return await self._senders.sender(principal, named)
 
-    async def _accept(
+    async def say(
+        self,
+        request: web.Request,
+        principal: Principal,
+        sender: Sender,
+        options: SendOptions,
+        say: Say,
+        *,
+        said: BaseModel | None = None,
+    ) -> web.StreamResponse:
+        """Answer once what ``say`` makes is committed as a message of ``sender``'s.
+
+        ``said`` is the request's body, by which a repeat is recognised; usually the options too.
+        """
+        named = keyed(request, options if said is None else said, principal)
+        if named is None:
+            return await self._say(request, sender, options, say)
+        in_flight = (named.tenant_id, named.key_hash)
+        if in_flight in self._in_flight:
+            raise in_progress()
+        self._in_flight.add(in_flight)
+        try:
+            return await self._say(request, sender, options, say, named)
+        finally:
+            self._in_flight.discard(in_flight)
+
+    async def _say(
         self,
         request: web.Request,
         sender: Sender,
-        body: NewText,
+        options: SendOptions,
+        say: Say,
         named: KeyedRequest | None = None,
     ) -> web.StreamResponse:
-        if not takes_messages(sender.status, connected=sender.connected):
-            # The first answer to the same request stands, whatever became of the instance since.
+        try:
+            said = await _said(sender, say)
+        except Rejected:
+            # The first answer to the same request stands, whatever has become of things since.
             if named is not None and (first := await self._once.earlier_answer(named)) is not None:
                 return first
-            raise not_ready(sender.status)
+            raise
         now = self._now()
         message_id = str(new_id())
-        body_of_answer = answer(message_id, sender, body.to.shown, now).encode()
-        metadata = None if body.metadata is None else orjson.dumps(body.metadata).decode()
+        about = said.target_id if said.type in CHANGES else None
+        body_of_answer = answer(message_id, sender, said.to.shown, now, about=about).encode()
+        metadata = None if options.metadata is None else orjson.dumps(options.metadata).decode()
         message = NewMessage(
             id=message_id,
             origin=sender.origin,
-            chat=body.to.chat,
-            content=await self._content(sender, body),
+            chat=said.to.chat,
+            content=said.json,
             request_id=request[REQUEST_ID],
             created_at=now,
-            options=Options(metadata, PRIORITIES[body.priority], body.on_unknown),
+            type=said.type,
+            options=Options(
+                metadata, PRIORITIES[options.priority], options.on_unknown, said.target_id
+            ),
             keyed=None
             if named is None
             else Keyed(named.key_hash, named.fingerprint, self._once.seal(named, body_of_answer)),
@@ -144,30 +213,25 @@ class Sending:
             return await self._once.first_answer(named)
         return json_response(body_of_answer, status=202)
 
-    async def _content(self, sender: Sender, body: NewText) -> str:
-        reply_to = None
-        if body.reply_to is not None:
-            async with self._database.tx() as tx:
-                reply_to = await references.engine_id(
-                    tx,
-                    body.reply_to,
-                    tenant_id=sender.tenant_id,
-                    instance_id=sender.id,
-                    field="replyTo",
-                )
-        text = Text(
-            text=body.message,
-            mentions=tuple(mention.chat for mention in body.mentions),
-            link_preview=body.link_preview,
-            reply_to=reply_to,
-        )
-        return text.model_dump_json(by_alias=True, exclude_none=True)
+
+async def _said(sender: Sender, say: Say) -> Said:
+    """What is to be sent, if the instance and its engine can."""
+    if not takes_messages(sender.status, connected=sender.connected):
+        raise not_ready(sender.status)
+    said = await say(sender)
+    able = capabilities(sender.engine)
+    for capability in needed(said.type, chat=said.to.chat):
+        require(sender.engine, able, capability)
+    return said
 
 
-def answer(message_id: str, sender: Sender, to: str, now: datetime) -> str:
+def answer(
+    message_id: str, sender: Sender, to: str, now: datetime, *, about: UUID | None = None
+) -> str:
     """The body of a 202. Nothing in it needs escaping: ids, an address, a time in UTC."""
     at = now.isoformat(timespec="milliseconds")[:23]
+    target = "" if about is None else f',"targetId":"{about}"'
     return (
         f'{{"success":true,"data":{{"id":"{message_id}","status":"queued",'
-        f'"instanceId":"{sender.text}","to":"{to}","createdAt":"{at}Z"}}}}'
+        f'"instanceId":"{sender.text}","to":"{to}","createdAt":"{at}Z"{target}}}}}'
     )

@@ -23,6 +23,9 @@ class Needs(StrEnum):
     PLAY = "can_send_messages"
     READ = "can_view_assigned_data / messages.receive"
     STORAGE = "can_view_analytics"
+    CHECK = "can_send_messages / contacts.check"
+    SEE_OWN_GROUPS = "messages.receive"
+    OWN_GROUPS = "messages.send"
     STATISTICS = "can_view_analytics / instance.stats"
     OWN_INFO = "instance.info"
     WEBHOOKS = "can_manage_webhooks"
@@ -50,6 +53,9 @@ ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.PLAY: Access(Permission.SEND_MESSAGES),
     Needs.READ: Access(Permission.VIEW_ASSIGNED_DATA, KeyPermission.MESSAGES_RECEIVE),
     Needs.STORAGE: Access(Permission.VIEW_ANALYTICS),
+    Needs.CHECK: Access(Permission.SEND_MESSAGES, KeyPermission.CONTACTS_CHECK),
+    Needs.SEE_OWN_GROUPS: Access(key=KeyPermission.MESSAGES_RECEIVE, users=False),
+    Needs.OWN_GROUPS: Access(key=KeyPermission.MESSAGES_SEND, users=False),
     Needs.STATISTICS: Access(Permission.VIEW_ANALYTICS, KeyPermission.INSTANCE_STATS),
     Needs.OWN_INFO: Access(key=KeyPermission.INSTANCE_INFO, users=False),
     Needs.WEBHOOKS: Access(Permission.MANAGE_WEBHOOKS),

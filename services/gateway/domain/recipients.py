@@ -58,6 +58,14 @@ def address_of(text: str) -> Address:
     return Address(chat, chat)
 
 
+def group_of(text: str) -> str:
+    """The canonical id of a group, written with or without ``@g.us``; raises ``NotAnAddress``."""
+    chat = address_of(text if "@" in text else f"{text}@g.us").chat
+    if not chat.endswith("@g.us"):
+        raise NotAnAddress("is not a group")
+    return chat
+
+
 def _person(user: str) -> Address:
     digits = user.translate(_DECORATION).removeprefix("+")
     if not _E164.fullmatch(digits):

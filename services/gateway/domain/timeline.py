@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,16 @@ class Attempt:
     error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A message of ours about this one, taken by WhatsApp: ``kind`` is its type."""
+
+    at: datetime
+    kind: str
+    message_id: UUID
+    emoji: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Milestones:
     """What the message itself remembers."""
@@ -46,6 +57,8 @@ class Milestones:
     failed_at: datetime | None
     error_code: str | None
     error_message: str | None
+    edited_at: datetime | None = None
+    revoked_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +86,23 @@ _ORDER: Final = {
             "sent",
             "delivered",
             "read",
+            "reacted",
+            "edited",
+            "revoked",
             "failed",
             "webhook",
         )
     )
 }
+_CHANGED: Final = {"edit": "edited", "revoke": "revoked", "reaction": "reacted"}
 _ENDED: Final = {"rejected": "refused", "retryable": "retrying", "unknown": "unconfirmed"}
 
 
 def timeline(
-    message: Milestones, handovers: Sequence[Handover], attempts: Iterable[Attempt]
+    message: Milestones,
+    handovers: Sequence[Handover],
+    attempts: Iterable[Attempt],
+    changes: Iterable[Change] = (),
 ) -> list[Hop]:
     """Every hop of a message, in the order in which they happened."""
     hops = [Hop(message.created_at, "received" if message.inbound else "accepted")]
@@ -98,6 +118,11 @@ def timeline(
     if message.failed_at is not None:
         reason: dict[str, object] = {"code": message.error_code, "reason": message.error_message}
         hops.append(Hop(message.failed_at, "failed", _known(reason)))
+    hops += [_changed(change) for change in changes]
+    if message.inbound:
+        # What the other side did to its own message.
+        theirs = (("edited", message.edited_at), ("revoked", message.revoked_at))
+        hops += [Hop(at, hop) for hop, at in theirs if at is not None]
     hops += [_attempted(attempt) for attempt in attempts]
     return sorted(hops, key=lambda hop: (hop.at, _ORDER[hop.hop]))
 
@@ -115,6 +140,11 @@ def _handed_over(handover: Handover) -> list[Hop]:
         reason: dict[str, object] = {"code": handover.code, "reason": handover.detail}
         hops.append(Hop(handover.settled_at, ended, {**number, **_known(reason)}))
     return hops
+
+
+def _changed(change: Change) -> Hop:
+    details: dict[str, object] = {"messageId": str(change.message_id), "emoji": change.emoji}
+    return Hop(change.at, _CHANGED[change.kind], _known(details))
 
 
 def _attempted(attempt: Attempt) -> Hop:

@@ -33,12 +33,13 @@ class Options(NamedTuple):
     metadata: str | None = None
     priority: int = 1
     on_unknown: str = "fail"
+    target_id: UUID | None = None
 
 
 class NewMessage(NamedTuple):
     """A message that is to be accepted: a tuple, because thousands are made every second.
 
-    ``id`` is a UUID as text, ``content`` JSON already. Those without ``options`` and without an
+    ``id`` is a UUID as text, ``content`` JSON already. Texts without ``options`` and without an
     idempotency key are a few columns only, which halves what their insertion costs here.
     """
 
@@ -64,14 +65,15 @@ _INSERT = """
     INSERT INTO dispatcher.messages (
         id, tenant_id, instance_id, shard, direction, chat, sender, recipient, type, content,
         metadata, status, priority, engine_message_id, on_unknown, request_id, due_at, expires_at,
-        created_at
+        created_at, target_id
     )
     SELECT m.id, o.tenant_id, o.id, o.shard, 'outbound', m.chat, o.number,
            CASE WHEN m.chat LIKE '%@s.whatsapp.net' THEN '+' || split_part(m.chat, '@', 1)
                 ELSE m.chat END,
            m.type, m.content::jsonb, m.metadata::jsonb, 'queued', m.priority,
            '3EB0' || upper(left(encode(sha256(m.id::text::bytea), 'hex'), 18)), m.on_unknown,
-           m.request_id, m.created_at, m.created_at + interval '24 hours', m.created_at
+           m.request_id, m.created_at, m.created_at + interval '24 hours', m.created_at,
+           m.target_id
 """
 _ORIGINS = """
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[])
@@ -80,7 +82,8 @@ _ORIGINS = """
 _PLAIN = f"""
     {_INSERT}
     FROM (
-        SELECT *, 'text' AS type, NULL AS metadata, 1 AS priority, 'fail' AS on_unknown
+        SELECT *, 'text' AS type, NULL AS metadata, 1 AS priority, 'fail' AS on_unknown,
+               NULL::uuid AS target_id
         FROM unnest($5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
             WITH ORDINALITY AS m (origin, id, chat, content, request_id, created_at, place)
     ) AS m
@@ -94,10 +97,10 @@ _ANY = f"""
     WITH m AS (
         SELECT * FROM unnest(
             $5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
-            $11::text[], $12::text[], $13::smallint[], $14::text[]
+            $11::text[], $12::text[], $13::smallint[], $14::text[], $21::uuid[]
         ) WITH ORDINALITY AS m (
             origin, id, chat, content, request_id, created_at, type, metadata, priority, on_unknown,
-            place
+            target_id, place
         )
     ),
     k AS (
@@ -148,7 +151,7 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> l
     origins = [list(column) for column in zip(*places, strict=True)]
     ids, _, chats, contents, requests, times, types, options, keys = zip(*messages, strict=True)
     columns = (*origins, senders, ids, chats, contents, requests, times)
-    if not any(options) and not any(keys):
+    if not any(options) and not any(keys) and set(types) == {"text"}:
         await connection.execute(_PLAIN, *columns)
         return [True] * len(messages)
     chosen = [option or _USUAL for option in options]
@@ -166,6 +169,7 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> l
         [key.fingerprint for _, key in keyed],
         [key.response for _, key in keyed],
         [message.created_at for message, _ in keyed],
+        [option.target_id for option in chosen],
     )
     left_out = {row[0] for row in refused}
     return [message.id not in left_out for message in messages]

@@ -57,11 +57,17 @@ class Sender:
     origin: Origin
     connected: bool
     status: str
+    engine: str
 
     @property
     def tenant_id(self) -> UUID:
         """Whose it is."""
         return self.origin.tenant_id
+
+    @property
+    def shard(self) -> int:
+        """To whose owner its commands go."""
+        return self.origin.shard
 
 
 _COLUMNS = (
@@ -188,7 +194,7 @@ async def sender(database: Database, instance_id: UUID) -> Sender | None:
         row = await connection.fetchrow(
             """
             SELECT i.id, i.tenant_id, i.shard, i.connected, coalesce(s.status, 'created'),
-                   coalesce(s.phone_number, i.phone_number, '')
+                   coalesce(s.phone_number, i.phone_number, ''), i.engine
             FROM gateway.instances i
             LEFT JOIN sessions.session_states s ON s.instance_id = i.id
             WHERE i.id = $1 AND i.deleted_at IS NULL
@@ -197,4 +203,5 @@ async def sender(database: Database, instance_id: UUID) -> Sender | None:
         )
     if row is None:
         return None
-    return Sender(row[0], str(row[0]), Origin(row[0], row[1], row[2], row[5]), row[3], row[4])
+    origin = Origin(row[0], row[1], row[2], row[5])
+    return Sender(row[0], str(row[0]), origin, row[3], row[4], row[6])

@@ -5,8 +5,8 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.domain.timeline import Attempt, Handover
-from shared.db.tables.dispatcher import TransmissionRow
+from services.gateway.domain.timeline import Attempt, Change, Handover
+from shared.db.tables.dispatcher import MessageRow, TransmissionRow
 from shared.db.tables.gateway import WebhookRow
 from shared.db.tables.sessions import HandoverRow
 from shared.db.tables.webhooks import AttemptRow, DeliveryRow
@@ -30,6 +30,26 @@ async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
         .order_by(TransmissionRow.created_at)
     )
     return [Handover(*row) for row in rows]
+
+
+async def changes(tx: AsyncConnection, message_id: UUID) -> list[Change]:
+    """Each reaction, edit and revocation of ours that WhatsApp has taken for a message."""
+    rows = await tx.execute(
+        select(
+            MessageRow.sent_at, MessageRow.type, MessageRow.id, MessageRow.content["emoji"].astext
+        )
+        .where(MessageRow.target_id == message_id, MessageRow.sent_at.is_not(None))
+        .order_by(MessageRow.sequence)
+    )
+    return [Change(*row) for row in rows]
+
+
+async def was_sent(tx: AsyncConnection, instance_id: UUID, engine_message_id: str) -> bool:
+    """Whether the instance has sent a message under this id of WhatsApp's lately."""
+    query = select(HandoverRow.transmission_id).where(
+        HandoverRow.instance_id == instance_id, HandoverRow.engine_message_id == engine_message_id
+    )
+    return (await tx.execute(query.limit(1))).first() is not None
 
 
 async def webhook_attempts(tx: AsyncConnection, tenant_id: UUID, message_id: UUID) -> list[Attempt]:

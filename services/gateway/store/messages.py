@@ -1,6 +1,6 @@
 """Messages as their owners see them; the dispatcher writes everything after their acceptance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -38,6 +38,9 @@ class Message:
     delivered_at: datetime | None
     read_at: datetime | None
     failed_at: datetime | None
+    target_id: UUID | None
+    edited_at: datetime | None
+    revoked_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,9 @@ _COLUMNS = (
     MessageRow.delivered_at,
     MessageRow.read_at,
     MessageRow.failed_at,
+    MessageRow.target_id,
+    MessageRow.edited_at,
+    MessageRow.revoked_at,
 )
 _NAMES = tuple(Message.__dataclass_fields__)
 
@@ -86,6 +92,16 @@ async def find(tx: AsyncConnection, scope: Scope, message_id: UUID) -> Message |
     query = select(*_COLUMNS).where(MessageRow.id == message_id, *_visible(scope))
     row = (await tx.execute(query)).first()
     return None if row is None else Message(**dict(zip(_NAMES, row, strict=True)))
+
+
+async def find_all(tx: AsyncConnection, scope: Scope, ids: Collection[UUID]) -> list[Message]:
+    """Those of the messages that exist for this scope, in the order of acceptance."""
+    query = (
+        select(*_COLUMNS)
+        .where(MessageRow.id.in_(ids), *_visible(scope))
+        .order_by(MessageRow.sequence)
+    )
+    return [Message(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)]
 
 
 async def page(

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from services.gateway.api.accounts import Accounts
 from services.gateway.api.connections import Connections
 from services.gateway.api.events import Events
+from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
 from services.gateway.api.media import Media
-from services.gateway.api.messages import Messages
 from services.gateway.api.organization import Organizations
-from services.gateway.api.routes import accounts, instances, media, messages, operation, webhooks
+from services.gateway.api.pairing import Pairing
+from services.gateway.api.routes import (
+    accounts,
+    groups,
+    instances,
+    media,
+    messages,
+    operation,
+    webhooks,
+)
+from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
-from services.gateway.api.sending import Sending
 from services.gateway.api.stats import Stats
 from services.gateway.api.version import Versions
 from services.gateway.api.webhook import PrimaryWebhook
@@ -29,10 +38,11 @@ class Handlers:
     organizations: Organizations
     instances: Instances
     connections: Connections
+    pairing: Pairing
     guards: Guards
     keys: Keys
-    sending: Sending
-    messages: Messages
+    groups: Groups
+    messages: MessageHandlers
     media: Media
     webhook: PrimaryWebhook
     stats: Stats
@@ -45,8 +55,15 @@ def table(handlers: Handlers) -> Sequence[Route]:
     """All routes of the API."""
     return (
         *accounts.routes(handlers.accounts, handlers.organizations),
-        *instances.routes(handlers.instances, handlers.connections, handlers.guards, handlers.keys),
-        *messages.routes(handlers.sending, handlers.messages),
+        *instances.routes(
+            handlers.instances,
+            handlers.connections,
+            handlers.pairing,
+            handlers.guards,
+            handlers.keys,
+        ),
+        *groups.routes(handlers.groups),
+        *messages.routes(handlers.messages),
         *media.routes(handlers.media),
         *webhooks.routes(handlers.webhook),
         *operation.routes(handlers.stats, handlers.events, handlers.sandbox, handlers.versions),

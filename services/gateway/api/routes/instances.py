@@ -7,6 +7,9 @@ from services.gateway.api.connections import PNG, SVG, Connections
 from services.gateway.api.guard import Guards
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
+from services.gateway.api.pairing import Pairing
+from services.gateway.api.routes.groups import ASKED
+from services.gateway.api.schemas.asked import PairingCodeView, ProfileView, WantedCode
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import (
     Asked,
@@ -33,12 +36,13 @@ _ONE = "/api/instances/{id}"
 
 
 def routes(
-    instances: Instances, connections: Connections, guards: Guards, keys: Keys
+    instances: Instances, connections: Connections, pairing: Pairing, guards: Guards, keys: Keys
 ) -> Sequence[Route]:
     """What there is under ``/api/instances``, and the same under ``/api/clients``."""
     named = (
         *_instances(instances),
         *_connections(connections),
+        *_pairing(pairing),
         *_guards(guards),
         *_keys(keys),
     )
@@ -195,13 +199,43 @@ def _connections(connections: Connections) -> Sequence[Route]:
     )
 
 
+def _pairing(pairing: Pairing) -> Sequence[Route]:
+    return (
+        Route(
+            method="POST",
+            path=f"{_ONE}/pairing-code",
+            handler=pairing.code,
+            summary="A code to type into a phone, instead of scanning the QR code",
+            description="For an instance that is being connected and not paired yet. The code "
+            "before is void.",
+            tag=_TAG,
+            permission=Needs.MANAGE_CLIENTS,
+            request=WantedCode,
+            response=PairingCodeView,
+            limited=True,
+            errors=("CONFLICT", *ASKED),
+        ),
+        Route(
+            method="GET",
+            path=f"{_ONE}/profile",
+            handler=pairing.profile,
+            summary="What others see of the account",
+            tag=_TAG,
+            permission=Needs.SEE_CLIENTS,
+            response=ProfileView,
+            limited=True,
+            errors=ASKED,
+        ),
+    )
+
+
 def _guards(guards: Guards) -> Sequence[Route]:
     return (
         Route(
             method="GET",
             path=f"{_ONE}/guard",
             handler=guards.get,
-            summary="An instance's limits, and what of them is used",
+            summary="An instance's limits, what of them is used, and how it connects",
             tag=_TAG,
             permission=Needs.SEE_CLIENTS,
             response=GuardDetails,
@@ -211,7 +245,7 @@ def _guards(guards: Guards) -> Sequence[Route]:
             method="PUT",
             path=f"{_ONE}/guard",
             handler=guards.change,
-            summary="Change an instance's limits",
+            summary="Change an instance's limits, its proxy or its device name",
             tag=_TAG,
             permission=Needs.MANAGE_CLIENTS,
             request=GuardChange,

@@ -1,17 +1,16 @@
 """Messages: what is to be said, and what became of it."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AwareDatetime, Field
 
-from services.gateway.api.schemas.fields import Recipient
 from services.gateway.domain.recipients import address_of
 from services.gateway.domain.timeline import Hop
 from services.gateway.store.messages import Message
 from shared.web.pagination import PageQuery
-from shared.web.schemas import ApiModel, ApiView, Instant
+from shared.web.schemas import ApiView, Instant
 
 Status = Literal[
     "scheduled",
@@ -37,51 +36,12 @@ Type = Literal[
     "location",
     "contact",
     "poll",
+    "poll_vote",
     "reaction",
+    "edit",
+    "revoke",
     "template",
 ]
-PRIORITIES = {"high": 0, "normal": 1, "low": 2}
-
-
-class NewText(ApiModel):
-    """Words that are to be sent."""
-
-    to: Recipient
-    message: str = Field(
-        min_length=1,
-        max_length=4096,
-        description="At most 4096 characters.",
-        examples=["Hello from Waypost"],
-    )
-    instance_id: UUID | None = Field(
-        default=None, description="The instance that sends; with an instance key, its own."
-    )
-    session_id: UUID | None = Field(default=None, description="An older name of `instanceId`.")
-    reply_to: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = Field(
-        default=None, description="The id of the message that this one answers."
-    )
-    mentions: tuple[Recipient, ...] = Field(
-        default=(), max_length=256, description="Whom the text mentions."
-    )
-    link_preview: bool = False
-    priority: Literal["high", "normal", "low"] = "normal"
-    metadata: (
-        dict[
-            Annotated[str, StringConstraints(min_length=1, max_length=40)],
-            Annotated[str, StringConstraints(max_length=500)],
-        ]
-        | None
-    ) = Field(
-        default=None,
-        max_length=50,
-        description="Comes back with every event of the message.",
-        examples=[{"order": "1042"}],
-    )
-    on_unknown: Literal["fail", "resend"] = Field(
-        default="fail",
-        description="If nobody can tell whether it was sent: give up after a while, or send it "
-        "again, perhaps twice.",
-    )
 
 
 class AcceptedView(ApiView):
@@ -92,6 +52,14 @@ class AcceptedView(ApiView):
     instance_id: UUID
     to: str = Field(examples=["+4915112345678"])
     created_at: Instant
+
+
+class ChangeView(AcceptedView):
+    """An edit or a revocation that was accepted: a message like any other, which will be sent or
+    fail; the message that it changes shows it once WhatsApp has taken it.
+    """
+
+    target_id: UUID
 
 
 class MessageQuery(PageQuery):
@@ -138,7 +106,12 @@ class MessageView(ApiView):
     metadata: dict[str, str] | None
     priority: Literal["high", "normal", "low"]
     attempts: int
-    engine_message_id: str | None
+    engine_message_id: str | None = Field(
+        description="WhatsApp's id; an engine that chooses it by itself tells when it has sent it."
+    )
+    target_id: UUID | None = Field(
+        description="The message that a reaction, an edit or a revocation is about."
+    )
     error: MessageError | None
     created_at: Instant
     expires_at: Instant | None
@@ -146,6 +119,8 @@ class MessageView(ApiView):
     delivered_at: Instant | None
     read_at: Instant | None
     failed_at: Instant | None
+    edited_at: Instant | None = Field(description="When its words became what they are.")
+    revoked_at: Instant | None = Field(description="When it was deleted for everyone.")
 
     @classmethod
     def of(cls, message: Message) -> "MessageView":
@@ -165,6 +140,7 @@ class MessageView(ApiView):
                 "priority": ("high", "normal", "low")[message.priority],
                 "attempts": message.attempts,
                 "engine_message_id": message.engine_message_id,
+                "target_id": message.target_id,
                 "error": _error(message),
                 "created_at": message.created_at,
                 "expires_at": message.expires_at if outbound else None,
@@ -172,6 +148,8 @@ class MessageView(ApiView):
                 "delivered_at": message.delivered_at,
                 "read_at": message.read_at,
                 "failed_at": message.failed_at,
+                "edited_at": message.edited_at,
+                "revoked_at": message.revoked_at,
             }
         )
 
@@ -191,6 +169,9 @@ class HopView(ApiView):
         "sent",
         "delivered",
         "read",
+        "edited",
+        "revoked",
+        "reacted",
         "failed",
         "webhook",
     ]
