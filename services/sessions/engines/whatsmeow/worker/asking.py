@@ -116,7 +116,8 @@ async def _numbers(client: Client, numbers: Sequence[str]) -> CheckedNumbers:
     """
     if not numbers:
         return CheckedNumbers(numbers=())
-    there = {_digits(found.Query): found for found in await client.is_on_whatsapp(*numbers)}
+    asked = [f"+{_digits(number)}" for number in numbers]
+    there = {_digits(found.Query): found for found in await client.is_on_whatsapp(*asked)}
     return CheckedNumbers(
         numbers=tuple(_checked(client, number, there.get(_digits(number))) for number in numbers)
     )

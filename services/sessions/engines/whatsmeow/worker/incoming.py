@@ -31,9 +31,11 @@ from services.sessions.engines.whatsmeow.worker.shapes import (
     Message,
     Proto,
     Receipt,
+    Vote,
 )
 from services.sessions.engines.whatsmeow.worker.words import clean
 from shared.contracts.content import Content, Identity, Media, Poll, PollVote, Text
+from shared.errors import Transient
 from shared.log import get_logger
 
 log = get_logger()
@@ -218,10 +220,8 @@ async def _reacted(client: Client, inner: Message, heading: Heading) -> Reaction
 async def _voted(
     client: Client, event: Heard, inner: Message, heading: Heading
 ) -> MessageReceived | None:
-    library.mend_poll_votes()
-    try:
-        vote = await client.decrypt_poll_vote(event)
-    except library.errors():
+    vote = await _decrypted(client, event)
+    if vote is None:
         # A poll from before this device was linked: it was never told the secret.
         log.warning("poll_vote_undecryptable", instance_id=str(heading.instance_id))
         return None
@@ -241,6 +241,21 @@ async def _voted(
             options=tuple(by_hash.get(chosen, chosen.hex()) for chosen in vote.selectedOptions),
         ),
     )
+
+
+async def _decrypted(client: Client, event: Heard) -> Vote | None:
+    """What was chosen. A vote is sealed with its sender's address, and that may be either."""
+    library.mend_poll_votes()
+    tries = [event]
+    if event.Info.MessageSource.SenderAlt.User:
+        tries.append(library.by_other_address(event))
+    for sealed in tries:
+        try:
+            return await client.decrypt_poll_vote(sealed)
+        except library.errors() as error:
+            if "failed to get original message secret key" in str(error):
+                raise Transient("The engine's store did not answer.") from error
+    return None
 
 
 async def _poll_name(client: Client, key: Key, heading: Heading) -> Named:

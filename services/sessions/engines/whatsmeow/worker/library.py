@@ -10,7 +10,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-from services.sessions.engines.whatsmeow.worker.shapes import Jid, Message
+from services.sessions.engines.whatsmeow.worker.shapes import Heard, Jid, Message
 
 
 @cache
@@ -86,6 +86,13 @@ def member_change(change: str) -> Enum:
     """``add``, ``remove``, ``promote`` or ``demote``."""
     member: Enum = _enums().ParticipantChange[change.upper()]
     return member
+
+
+def by_other_address(event: Heard) -> Heard:
+    """The same event, as if its sender had written under their other address."""
+    other: Heard = _protos().Message.FromString(event.SerializeToString())
+    other.Info.MessageSource.Sender.CopyFrom(event.Info.MessageSource.SenderAlt)
+    return other
 
 
 @cache

@@ -32,6 +32,8 @@ class Jid(Proto, Protocol):
     Device: int
     Server: str
 
+    def CopyFrom(self, other: "Jid") -> None: ...
+
 
 class Source(Proto, Protocol):
     """Where something came from. The ``Alt`` is the same person under the other address.
