@@ -2,18 +2,21 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from time import time
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
 from tests.whatsapp.jid import SERVER, Jid
-from tests.whatsapp.stanza import Stanza
+from tests.whatsapp.stanza import Attributes, Stanza
 
 if TYPE_CHECKING:
     from tests.whatsapp.accounts import Phone
     from tests.whatsapp.connection import Connection
 
 Key = tuple[str, ...]
+# Clients upload more one-time prekeys when told that there are fewer than this.
+FEW_KEYS = 5
 
 
 @dataclass
@@ -85,6 +88,24 @@ class Device:
         self.mailbox.put(key, stanza)
         for _ in range(copies):
             self.hint(stanza)
+
+    @property
+    def keys_left(self) -> int:
+        """How many one-time prekeys others can still take."""
+        return len(self.keys.one_time) if self.keys else 0
+
+    def warn_if_few_keys(self) -> None:
+        """Tell the device that its one-time prekeys run out; it uploads more."""
+        if self.number == 0 or self.keys is None or self.keys_left >= FEW_KEYS:
+            return
+        attributes: Attributes = {
+            "from": SERVER,
+            "type": "encrypt",
+            "id": f"prekeys-{self.keys_left}-{int(time())}",
+            "t": int(time()),
+        }
+        count = Stanza("count", {"value": self.keys_left})
+        self.hint(Stanza("notification", attributes, [count]))
 
     def hint(self, stanza: Stanza) -> None:
         """Send it now or never: who is typing is of no interest later."""

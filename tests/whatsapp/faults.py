@@ -9,6 +9,7 @@ Some strike at once, at every connection of the phone, or at every connection th
 | ``blackhole`` | the socket stays, nothing is read or answered on it, keepalives included |
 | ``replaced`` | ``stream:error`` conflict: the same device has connected elsewhere |
 | ``device_removed`` | ``stream:error`` 401: the phone has unlinked the device, which is true |
+| ``few_prekeys`` | a warning that its one-time prekeys run out, which is true |
 
 The others last until ``DELETE /faults``, or for the next ``count`` times if a count is given:
 
@@ -36,7 +37,7 @@ from typing import Any, Final
 
 from tests.whatsapp.stanza import Stanza
 
-AT_ONCE: Final = {"503", "drop", "blackhole", "replaced", "device_removed"}
+AT_ONCE: Final = {"503", "drop", "blackhole", "replaced", "device_removed", "few_prekeys"}
 AT_LOGIN: Final = {"401", "402", "403", "405", "ban", "login"}
 LASTING: Final = {
     "delay",

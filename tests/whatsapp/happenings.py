@@ -9,6 +9,7 @@
 | ``pairing_failed`` | it was not | ``phone``, ``device``, ``by``, ``error`` |
 | ``unlinked`` | a device is no longer linked | ``phone``, ``device``, ``by`` |
 | ``connected`` | it has logged in | ``phone``, ``device``, ``connection``, ``replaced`` |
+| ``prekeys`` | it has uploaded one-time prekeys | ``phone``, ``device``, ``left`` |
 | ``active`` | it wants its backlog and what comes | ``phone``, ``device`` |
 | ``login_refused`` | it was turned away | ``phone``, ``device``, ``reason`` |
 | ``disconnected`` | its connection has ended | ``phone``, ``device``, ``connection``, ``end`` |

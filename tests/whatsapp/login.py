@@ -13,7 +13,7 @@ Source: whatsmeow ``connectionevents.go``; Baileys ``src/Socket/socket.ts`` from
 
 from time import time
 
-from tests.whatsapp import prekeys, protobuf
+from tests.whatsapp import protobuf
 from tests.whatsapp.accounts import Phone
 from tests.whatsapp.connection import Connection
 from tests.whatsapp.devices import Device
@@ -58,7 +58,7 @@ def activate(world: World, device: Device) -> None:
     world.happenings.tell("active", phone=device.phone.number, device=device.number)
     _share_key(world, device)
     device.send_backlog()
-    prekeys.warn_if_low(device)
+    device.warn_if_few_keys()
 
 
 def _share_key(world: World, device: Device) -> None:

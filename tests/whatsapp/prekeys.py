@@ -12,47 +12,30 @@ from time import time
 
 from tests.whatsapp.connection import Connection
 from tests.whatsapp.devices import Device, KeyBundle
-from tests.whatsapp.jid import SERVER
 from tests.whatsapp.keys import DJB
-from tests.whatsapp.stanza import Attributes, Stanza
+from tests.whatsapp.stanza import Stanza
 from tests.whatsapp.world import World
-
-FEW = 5
 
 
 def answer(world: World, connection: Connection, query: Stanza) -> list[Stanza] | None:
     """Answer an ``encrypt`` query."""
     device = connection.owner
     if query.find("count") is not None:
-        return [Stanza("count", {"value": _left(device)})]
+        return [Stanza("count", {"value": device.keys_left})]
     if (wanted := query.find("key")) is not None:
         return [Stanza("list", {}, [_bundle(world, user) for user in wanted.named("user")])]
     if query.find("digest") is not None:
         return _digest(device)
     if query.find("list") is not None:
         _upload(device, query)
+        world.happenings.tell(
+            "prekeys", phone=device.phone.number, device=device.number, left=device.keys_left
+        )
     elif (rotated := query.find("rotate", "skey")) is not None and device.keys:
         device.keys.signed = rotated
     else:
         world.not_known(connection, query)
     return None
-
-
-def warn_if_low(device: Device) -> None:
-    """Tell a device that its one-time prekeys run out; it uploads more."""
-    if device.keys is None or _left(device) >= FEW:
-        return
-    attributes: Attributes = {
-        "from": SERVER,
-        "type": "encrypt",
-        "id": f"prekeys-{_left(device)}-{int(time())}",
-        "t": int(time()),
-    }
-    device.hint(Stanza("notification", attributes, [Stanza("count", {"value": _left(device)})]))
-
-
-def _left(device: Device) -> int:
-    return len(device.keys.one_time) if device.keys else 0
 
 
 def _upload(device: Device, query: Stanza) -> None:
@@ -74,8 +57,7 @@ def _bundle(world: World, user: Stanza) -> Stanza:
         return Stanza("user", {"jid": jid}, [missing])
     keys = device.keys
     one_time = [keys.one_time.pop(0)] if keys.one_time else []
-    if device.number:
-        warn_if_low(device)
+    device.warn_if_few_keys()
     return Stanza(
         "user",
         {"jid": jid, "t": int(time())},

@@ -163,5 +163,9 @@ class World:
             case "device_removed":
                 if connection.device is not None:
                     self.unlink(connection.device, by="fault")
+            case "few_prekeys":
+                if connection.device is not None and connection.device.keys is not None:
+                    del connection.device.keys.one_time[1:]
+                    connection.device.warn_if_few_keys()
             case _:
                 connection.close(kind, stream_error(kind))

@@ -4,11 +4,13 @@ Alice and Bob stay for all tests, in one process; whoever a test maltreats has a
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -50,6 +52,13 @@ class Town:
         async with clients(self.whatsapp) as process:
             await self.pair(process, name, number)
             yield process
+
+    async def old_group(self, *, by: str, members: list[str]) -> str:
+        """A group whose members are known by number."""
+        asked = {"by": by, "subject": "Old", "members": members, "byLid": False}
+        url = f"http://127.0.0.1:{self.whatsapp.ready.admin}/groups"
+        async with aiohttp.ClientSession() as http, http.post(url, json=asked) as made:
+            return str((await made.json())["group"])
 
     async def say(self, text: str, *, sender: str = "alice", to: str = BOB) -> str:
         return str(await self.clients.do(sender, "text", to=to, text=text))
@@ -325,6 +334,44 @@ async def test_a_proxy_that_refuses_keeps_a_client_away(town: Town) -> None:
     await town.whatsapp.happening("disconnected", after=before, phone=BOB)
     await town.whatsapp.clear_faults()
     await town.whatsapp.happening("active", after=before, phone=BOB)
+
+
+async def test_what_cannot_be_decrypted_is_asked_for_again(town: Town) -> None:
+    number = "491510000071"
+    async with town.guest("kim", number) as process:
+        group = await town.clients.do("alice", "create_group", subject="Kim", members=[number])
+        for chat in (number, group):
+            first = await town.say("first", to=chat)
+            await process.heard("kim", "message", id=first, text="first")
+        answer = await process.do("kim", "text", to=ALICE, text="heard")
+        await town.clients.heard("alice", "message", id=answer)
+    with closing(sqlite3.connect(town.folder / "kim.db")) as store, store:
+        store.execute("DELETE FROM whatsmeow_sessions")
+        store.execute("DELETE FROM whatsmeow_sender_keys")
+    lost = [await town.say("second", to=chat) for chat in (number, group)]
+    async with clients(town.whatsapp) as process:
+        await town.open(process, "kim", f"{number}:1")
+        for message_id in lost:
+            await process.heard("kim", "message", id=message_id, text="second")
+    entries = [m for m in await town.whatsapp.messages(ALICE) if m["id"] in lost]
+    assert [entry["sends"] for entry in entries] == [1, 1]
+    # The first time whatsmeow asks without its keys, and is answered in the session it has lost.
+    assert [entry["retries"] for entry in entries] == [2, 2]
+
+
+async def test_a_group_can_name_its_members_by_number(town: Town) -> None:
+    group = await town.old_group(by=ALICE, members=[BOB])
+    await town.clients.heard("bob", "joined")
+    sent = await town.say("as in former days", to=group)
+    heard = await town.clients.heard("bob", "message", id=sent, text="as in former days")
+    assert heard["sender"] == f"{ALICE}@s.whatsapp.net"
+
+
+async def test_prekeys_that_run_out_are_replaced(town: Town) -> None:
+    before = await town.whatsapp.last()
+    await town.whatsapp.fault("few_prekeys", phone=BOB)
+    uploaded = await town.whatsapp.happening("prekeys", after=before, phone=BOB)
+    assert uploaded["left"] > 40
 
 
 async def test_a_client_that_logs_out_is_no_device_any_more(town: Town) -> None:
