@@ -31,7 +31,7 @@ from aiohttp import web
 from tests.whatsapp import faults, group_queries, notices, pairing, receipts
 from tests.whatsapp.accounts import Phone
 from tests.whatsapp.groups import Group
-from tests.whatsapp.jid import LIDS, PHONES
+from tests.whatsapp.jid import LIDS, PHONES, Jid
 from tests.whatsapp.world import World
 
 WAIT_AT_MOST = 60.0
@@ -120,7 +120,10 @@ class Admin:
     async def list_messages(self, request: web.Request) -> web.Response:
         phone = self._phone(request)
         return web.json_response(
-            [{**asdict(sent), "from": phone.number} for sent in phone.sent.values()]
+            [
+                {**asdict(sent), "from": phone.number, "toPhone": self._number(sent.to)}
+                for sent in phone.sent.values()
+            ]
         )
 
     async def report(self, request: web.Request) -> web.Response:
@@ -188,6 +191,11 @@ class Admin:
     async def reset(self, _: web.Request) -> web.Response:
         self._world.reset()
         return web.Response(status=204)
+
+    def _number(self, address: str) -> str | None:
+        """The number of the account at an address; none if that is a group."""
+        phone = self._world.phone_of(Jid.parse(address))
+        return phone.number if phone else None
 
     def _phone(self, request: web.Request) -> Phone:
         phone = self._world.phones.get(request.match_info["phone"].lstrip("+"))

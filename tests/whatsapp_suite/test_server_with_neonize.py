@@ -138,7 +138,7 @@ async def test_an_account_has_a_name_and_is_there_under_it(town: Town) -> None:
 async def test_every_kind_of_message_arrives_and_is_told_apart(town: Town) -> None:
     do, heard = town.clients.do, town.clients.heard
     before = await town.whatsapp.last()
-    first = await town.say("fisrt")
+    first = await town.say("first draft")
     await heard("bob", "message", id=first)
     await do("alice", "edit", to=BOB, id=first, text="first")
     assert (await heard("bob", "message", fromMe=False))["edited"]
