@@ -34,7 +34,7 @@ from shared.db.database import Database
 from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.media.kinds import MediaKind
-from shared.media.store import MediaStore
+from shared.media.store import MediaGone, MediaStore
 from shared.web.body import read_model, read_query, validated
 from shared.web.edge import REQUEST_ID, RESPONSE_HEADERS
 from shared.web.envelope import failed, json_response, respond, respond_page
@@ -271,7 +271,10 @@ async def _send(
     if request.method == hdrs.METH_HEAD:
         await response.prepare(request)
         return response
-    first = await anext(chunks, b"")
+    try:
+        first = await anext(chunks, b"")
+    except MediaGone as error:
+        raise NotFound("The file is not stored any more; it was deleted just now.") from error
     await response.prepare(request)
     await _write(response, first)
     async for chunk in chunks:
