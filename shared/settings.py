@@ -1,6 +1,8 @@
 """Settings that every service has. The only module that reads the environment."""
 
+import os
 import sys
+from collections.abc import Collection
 from typing import Any, Literal, TypeVar
 
 from pydantic import (
@@ -75,6 +77,18 @@ def read(settings: type[S], **overrides: Any) -> S:
         lines = [_line(settings, problem["loc"], problem["msg"]) for problem in error.errors()]
         sys.stderr.write("Waypost cannot start:\n  " + "\n  ".join(lines) + "\n")
         raise SystemExit(2) from None
+
+
+def inherited(names: Collection[str], *, beginning: str) -> dict[str, str]:
+    """What of the environment a process that we start is given: these, and nothing secret.
+
+    Also what begins with ``beginning``, by which a test reaches a process that it does not start.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in names or name.startswith(beginning)
+    }
 
 
 def _line(settings: type[BaseSettings], location: tuple[int | str, ...], message: str) -> str:

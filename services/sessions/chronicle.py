@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from services.sessions.domain import lifecycle
 from services.sessions.domain.instance import Instance
@@ -26,6 +27,7 @@ from services.sessions.store import states
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
 from shared.contracts.envelope import Emitted
+from shared.contracts.model import rfc3339
 from shared.errors import Fenced
 from shared.ids import id_of
 from shared.log import get_logger
@@ -33,6 +35,8 @@ from shared.messaging import outbox
 from shared.messaging.outbox import Stored
 
 log = get_logger()
+
+REPLACED: Final = "replaced"
 
 Decide = Callable[[State], Change | None]
 
@@ -96,9 +100,13 @@ class Chronicle:
         return after
 
 
-def ending(status: Status, reason: str, *, error: bool, now: datetime) -> Decide:
+def ending(
+    status: Status, reason: str, *, error: bool, now: datetime, detail: str | None = None
+) -> Decide:
     """Decides that a session is over; ``error`` if nobody asked for that."""
-    return lambda state: lifecycle.ended(state, status=status, reason=reason, error=error, now=now)
+    return lambda state: lifecycle.ended(
+        state, status=status, reason=reason, error=error, now=now, detail=detail
+    )
 
 
 def after(  # noqa: C901, PLR0911 - one for each kind of event
@@ -124,10 +132,13 @@ def after(  # noqa: C901, PLR0911 - one for each kind of event
         case LoggedOut():
             return ending(Status.LOGGED_OUT, event.reason, error=True, now=now)(state)
         case Banned():
-            return ending(Status.BANNED, event.reason, error=True, now=now)(state)
+            until = None if event.until is None else f"{event.reason} until {rfc3339(event.until)}"
+            return ending(Status.BANNED, event.reason, error=True, now=now, detail=until)(state)
         case Failed():
             return ending(Status.FAILED, event.reason, error=True, now=now)(state)
         case Replaced():
-            return ending(Status.FAILED, "replaced", error=True, now=now)(state)
-        case Deaf() | Hindered():
-            return None
+            return lifecycle.interrupted(state, reason=REPLACED, now=now)
+        case Deaf():
+            return lifecycle.degraded(state, reason=event.reason, last_heard_at=event.last_heard_at)
+        case Hindered():
+            return lifecycle.hindered(state, reason=event.reason)

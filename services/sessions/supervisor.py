@@ -7,16 +7,24 @@ from datetime import datetime, timedelta
 from typing import Final, Self
 from uuid import UUID
 
-from services.sessions.chronicle import Chronicle, after, ending
+from services.sessions.chronicle import REPLACED, Chronicle, after, ending
 from services.sessions.domain import lifecycle
 from services.sessions.domain.instance import Instance, Step, next_step
 from services.sessions.domain.lease import Lease
 from services.sessions.domain.lifecycle import Change, State, Status
-from services.sessions.engines.port import Engine, Failed, Opening, SessionHappening
+from services.sessions.engines.port import (
+    Engine,
+    Failed,
+    Hindered,
+    Opening,
+    Replaced,
+    SessionHappening,
+)
 from services.sessions.leases import Leases
 from services.sessions.logins import LoginBudget
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.store import instances
+from shared import backoff
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
@@ -30,10 +38,21 @@ Found = tuple[Instance, State | None]
 # Per session: more would only wait in WhatsApp's own queue.
 WINDOW: Final = 64
 REOPEN_AFTER: Final = timedelta(seconds=2)
+# Somebody else uses the same credentials if a session that is ours is replaced that often.
+REPLACEMENTS: Final = 3
+REPLACED_WITHIN: Final = timedelta(minutes=5)
+BACK_AT_LATEST: Final = timedelta(minutes=1)
+# How often everybody is told that connecting still fails, and for the same reason.
+HINDERED_EVERY: Final = timedelta(seconds=30)
+ENGINE_MISSING: Final = "engine_missing"
 
 
 class Session:
-    """The live connection of one instance, under one lease."""
+    """The live connection of one instance, under one lease.
+
+    ``replaced_at`` are the last times that it was replaced, ``hindered`` is what was last told of
+    its attempts to connect, and when; both by the monotonic clock.
+    """
 
     def __init__(self, instance: Instance, lease: Lease, engine: Engine) -> None:
         self.instance = instance
@@ -42,6 +61,8 @@ class Session:
         self.status = Status.CONNECTING
         self.number: str | None = instance.phone_number
         self.window = asyncio.Semaphore(WINDOW)
+        self.replaced_at: list[float] = []
+        self.hindered: tuple[str, float] | None = None
 
 
 class Supervisor:
@@ -54,6 +75,7 @@ class Supervisor:
         leases: Leases,
         chronicle: Chronicle,
         engines: Mapping[str, Engine],
+        missing: Mapping[str, str] | None = None,
         logins: LoginBudget,
         clock: Clock,
         metrics: SessionsMetrics,
@@ -62,6 +84,8 @@ class Supervisor:
         self._leases = leases
         self._chronicle = chronicle
         self._engines = engines
+        # Engines that are not here, with what to do about it.
+        self._missing = missing or {}
         self._logins = logins
         self._clock = clock
         self._metrics = metrics
@@ -123,13 +147,17 @@ class Supervisor:
             found = await self._look(instance_id)
             if found is None or not found[0].wanted:
                 return
+            instance, state = found
             present = self._sessions.get(instance_id)
+            if present is not None and not restart:
+                present.instance = instance
+                return
             if present is not None:
-                if not restart:
-                    present.instance = found[0]
-                    return
                 await self._end(present.instance, present.lease, reason="restarted")
-            await self._begin(found[0])
+            elif next_step(instance, state, live=False) is not Step.OPEN:
+                # For the second time, and it has ended since: by a ban, say.
+                return
+            await self._begin(instance)
 
     async def disconnect(self, instance_id: UUID, *, logout: bool = False) -> None:
         """An instance should not be connected, says a command: look at its row."""
@@ -158,18 +186,57 @@ class Supervisor:
         session = self._sessions.get(event.instance_id)
         if session is None:
             return True  # It was closed while this was on its way; there is nothing left to say.
+        if isinstance(event, Hindered) and self._told_lately(session, event):
+            return True
         now = self._clock.now()
         try:
             state = await self._chronicle.change(
                 session.instance, session.lease, lambda state: after(state, event, now=now)
             )
+            if isinstance(event, Replaced):
+                state = await self._bring_back(session) or state
         except Fenced:
+            if isinstance(event, Replaced):
+                # By the shard's new owner, as it should be; there is nothing to say.
+                self._forget(session)
+                return True
             return False
         session.status = state.status
         session.number = state.phone_number or session.number
         if session.status in lifecycle.ENDS:
             self._forget(session)
         return True
+
+    def _told_lately(self, session: Session, event: Hindered) -> bool:
+        now = self._clock.monotonic()
+        if session.hindered is not None:
+            reason, at = session.hindered
+            if reason == event.reason and now - at < HINDERED_EVERY.total_seconds():
+                return True
+        session.hindered = (event.reason, now)
+        return False
+
+    async def _bring_back(self, session: Session) -> State | None:
+        """Open a session again that was replaced although it is ours, unless that goes on.
+
+        Returns the state that it has come to if it is given up. Raises ``Fenced``.
+        """
+        now = self._clock.monotonic()
+        since = now - REPLACED_WITHIN.total_seconds()
+        times = [*(at for at in session.replaced_at if at > since), now]
+        if len(times) >= REPLACEMENTS:
+            decide = ending(
+                Status.FAILED,
+                REPLACED,
+                error=True,
+                now=self._clock.now(),
+                detail="replaced by another client that uses the same credentials",
+            )
+            return await self._chronicle.change(session.instance, session.lease, decide)
+        session.replaced_at = times
+        wait = backoff.exponential(len(times), base=REOPEN_AFTER, cap=BACK_AT_LATEST, jitter=0)
+        self._start_opening(session, wait=wait)
+        return None
 
     async def _set_right(self, instance: Instance, state: State | None) -> None:
         async with self._lock(instance.id):
@@ -195,10 +262,9 @@ class Supervisor:
             return
         now = self._clock.now()
         if engine is None:
-            reason = f"no engine {instance.engine}"
-            await self._chronicle.change(
-                instance, lease, ending(Status.FAILED, reason, error=True, now=now)
-            )
+            why = self._missing.get(instance.engine, f"There is no engine {instance.engine} here.")
+            decide = ending(Status.FAILED, ENGINE_MISSING, error=True, now=now, detail=why)
+            await self._chronicle.change(instance, lease, decide)
             return
         session = Session(instance, lease, engine)
         self._sessions[instance.id] = session
@@ -209,11 +275,19 @@ class Supervisor:
             # Left in place, it would look alive to whoever tries again, and never be opened.
             self._forget(session)
             raise
-        task = self._group.create_task(self._open(session), name=f"open:{instance.id}")
+        self._start_opening(session)
+
+    def _start_opening(self, session: Session, *, wait: timedelta = timedelta(0)) -> None:
+        if self._group is None:
+            return
+        task = self._group.create_task(
+            self._open(session, wait=wait), name=f"open:{session.instance.id}"
+        )
         self._opening.add(task)
         task.add_done_callback(self._opening.discard)
 
-    async def _open(self, session: Session) -> None:
+    async def _open(self, session: Session, *, wait: timedelta) -> None:
+        await self._clock.sleep(wait)
         while self._keeps(session):
             await self._logins.turn()
             if not self._keeps(session) or not self._leases.holds(session.lease):
@@ -227,21 +301,35 @@ class Supervisor:
                         lease=session.lease,
                         phone_number=instance.phone_number,
                         settings=instance.settings,
+                        proxy=instance.proxy,
+                        device_name=instance.device_name,
                     )
                 )
             except Transient as error:
                 log.warning("session_not_opened", reason=error.message)
                 await self._clock.sleep(error.retry_after or REOPEN_AFTER)
+            except Fenced:
+                return  # Whoever owns the shard now opens it.
             except Rejected as error:
-                await self.handle(
-                    Failed(instance_id=instance.id, at=self._clock.now(), reason=error.message)
-                )
+                await self._give_up(session, error.message)
                 return
             else:
                 self._metrics.logins.inc()
                 if instance.id not in self._sessions:
                     # It was closed while the engine was opening it.
                     await session.engine.close(instance.id)
+                return
+
+    async def _give_up(self, session: Session, reason: str) -> None:
+        """Write down that a session can never be opened; nobody else would say it again."""
+        id_ = session.instance.id
+        while self._keeps(session) and self._leases.holds(session.lease):
+            try:
+                await self.handle(Failed(instance_id=id_, at=self._clock.now(), reason=reason))
+            except Transient as error:
+                log.warning("session_end_unsaid", reason=error.message)
+                await self._clock.sleep(REOPEN_AFTER)
+            else:
                 return
 
     async def _end(

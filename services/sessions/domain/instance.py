@@ -11,7 +11,10 @@ from services.sessions.domain.lifecycle import ACTIVE, ENDS, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """What the tenant wants. ``wanted`` is false for one that is disconnected or deleted."""
+    """What the tenant wants. ``wanted`` is false for one that is disconnected or deleted.
+
+    ``proxy`` is the URL of one of the tenant's own, with its password.
+    """
 
     id: UUID
     tenant_id: UUID
@@ -22,6 +25,8 @@ class Instance:
     wanted: bool
     deleted: bool
     updated_at: datetime
+    proxy: str | None = None
+    device_name: str | None = None
 
     @property
     def unconfirmed_after(self) -> float | None:

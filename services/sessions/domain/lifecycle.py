@@ -11,10 +11,12 @@ from datetime import datetime
 from enum import StrEnum
 
 from shared.contracts.events import (
+    ConnectionUpdate,
     InstanceConnected,
     InstanceDisconnected,
     InstanceQr,
     InstanceStatus,
+    SessionDegraded,
 )
 from shared.contracts.model import Event
 
@@ -54,10 +56,11 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The next state, and why it came to it."""
+    """The next state, and why it came to it; ``also`` is told although it changes nothing."""
 
     state: State
     reason: str | None = None
+    also: tuple[Event, ...] = ()
 
 
 def opened(state: State, *, now: datetime) -> Change | None:
@@ -103,13 +106,39 @@ def interrupted(state: State, *, reason: str, now: datetime) -> Change | None:
 
 
 def ended(
-    state: State, *, status: Status, reason: str, error: bool, now: datetime
+    state: State,
+    *,
+    status: Status,
+    reason: str,
+    error: bool,
+    now: datetime,
+    detail: str | None = None,
 ) -> Change | None:
-    """It is over until somebody opens it again; ``error`` if nobody asked for that."""
+    """It is over until somebody opens it again; ``error`` if nobody asked for that.
+
+    ``detail`` is what stays to be read of it, if that is more than the reason.
+    """
     if state.status is status or (state.status in ENDS and status is not Status.LOGGED_OUT):
         return None  # What is over stays as it ended; only its credentials can still be erased.
     moved = _moved(state, status, now)
-    return Change(state=replace(moved, last_error=reason if error else None), reason=reason)
+    left = detail or reason
+    return Change(state=replace(moved, last_error=left if error else None), reason=reason)
+
+
+def degraded(state: State, *, reason: str, last_heard_at: datetime | None) -> Change | None:
+    """It looks connected and hears nothing."""
+    if state.status is not Status.READY:
+        return None
+    event = SessionDegraded(reason=reason, last_heard_at=last_heard_at)
+    return Change(state=state, reason=reason, also=(event,))
+
+
+def hindered(state: State, *, reason: str) -> Change | None:
+    """An attempt to connect has failed; another follows."""
+    if state.status in ENDS:
+        return None
+    event = ConnectionUpdate(connection="retrying", reason=reason)
+    return Change(state=state, reason=reason, also=(event,))
 
 
 def told(before: State, change: Change) -> Sequence[Event]:
@@ -129,7 +158,7 @@ def told(before: State, change: Change) -> Sequence[Event]:
         events.append(
             InstanceDisconnected(reason=change.reason or after.status.value, will_retry=lost)
         )
-    return events
+    return [*events, *change.also]
 
 
 def _moved(state: State, status: Status, now: datetime) -> State:

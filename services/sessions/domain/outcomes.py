@@ -8,15 +8,24 @@ from shared.errors import PlatformError, Rejected, Transient
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """An outcome with what the dispatcher needs to go on. ``retry_after`` is in seconds."""
+    """An outcome with what the dispatcher needs to go on. ``retry_after`` is in seconds.
+
+    ``engine_message_id`` is the id under which WhatsApp has it, if that is known by now.
+    """
 
     outcome: TransmissionOutcome
     code: str | None = None
     detail: str | None = None
     retry_after: float | None = None
+    engine_message_id: str | None = None
 
 
 ACCEPTED = Verdict(TransmissionOutcome.ACCEPTED)
+
+
+def accepted(engine_message_id: str) -> Verdict:
+    """WhatsApp has it, under this id."""
+    return Verdict(TransmissionOutcome.ACCEPTED, engine_message_id=engine_message_id)
 
 
 def verdict(error: PlatformError) -> Verdict:

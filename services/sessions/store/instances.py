@@ -13,7 +13,7 @@ from shared.db.database import HotConnection
 _COLUMNS = """
     i.id, i.tenant_id, i.shard, i.engine, i.phone_number, i.settings,
     i.connected AND i.deleted_at IS NULL AS wanted, i.deleted_at IS NOT NULL AS deleted,
-    i.updated_at,
+    i.updated_at, i.guard ->> 'proxy' AS proxy, i.guard ->> 'deviceName' AS device_name,
     st.status, st.since, st.version, st.phone_number AS own_number, st.device_info, st.last_error,
     st.qr_code, st.qr_expires_at
 """
@@ -59,6 +59,8 @@ def _pair(row: Record) -> tuple[Instance, State | None]:
         wanted=row["wanted"],
         deleted=row["deleted"],
         updated_at=row["updated_at"],
+        proxy=row["proxy"],
+        device_name=row["device_name"],
     )
     if row["status"] is None:
         return instance, None

@@ -1,7 +1,7 @@
 """WhatsApp by linked devices, as an engine: sessions here, connections in worker processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from services.sessions.engines.port import (
     Transmitted,
 )
 from services.sessions.engines.whatsmeow.devices import Devices
-from services.sessions.engines.whatsmeow.proxies import WHATSAPP, Proxies, checked
+from services.sessions.engines.whatsmeow.proxies import Proxies, checked
 from services.sessions.engines.whatsmeow.session import Parts, Session
 from services.sessions.engines.whatsmeow.unlinking import unlink
 from services.sessions.engines.whatsmeow.workers import Terms, Workers
@@ -54,17 +54,23 @@ class WhatsmeowEngine:
         clock: Clock,
         terms: Terms,
         proxies: Sequence[str] = (),
+        permits: Callable[[str], bool],
         device_name: str = "Waypost",
         deaf_after: timedelta = timedelta(seconds=45),
-        way_out: tuple[str, int] = WHATSAPP,
     ) -> None:
         self._clock = clock
         self._devices = Devices(database=database, fence=fence)
-        self._proxies = Proxies(urls=proxies, database=database, fence=fence, clock=clock)
+        self._proxies = Proxies(
+            urls=proxies,
+            environment=terms.environment,
+            permits=permits,
+            database=database,
+            fence=fence,
+            clock=clock,
+        )
         self._workers = Workers(terms=terms, clock=clock)
         self._device_name = device_name
         self._deaf_after = deaf_after
-        self._way_out = way_out
         self._sessions: dict[UUID, Session] = {}
         self._tasks: dict[Session, asyncio.Task[None]] = {}
         self._parts: Parts | None = None
@@ -85,7 +91,6 @@ class WhatsmeowEngine:
             sink=sink,
             device_name=self._device_name,
             deaf_after=self._deaf_after,
-            way_out=self._way_out,
         )
         stop = asyncio.Event()
         async with AsyncExitStack() as stack:

@@ -5,7 +5,8 @@ it fails; then it gets another.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
@@ -51,10 +52,12 @@ def place(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or PORTS.get(parts.scheme, 80)
 
 
-async def reachable(host: str, port: int) -> bool:
-    """Whether anything can be reached there at all."""
+async def reachable(host: str, port: int, *, permits: Callable[[str], bool] | None = None) -> bool:
+    """Whether anything can be reached there, and may be: ``permits`` is asked about its address."""
     try:
         async with asyncio.timeout(REACH):
+            if permits is not None and not await _public(host, port, permits):
+                return False
             _, writer = await asyncio.open_connection(host, port)
     except OSError:  # TimeoutError is one
         return False
@@ -64,13 +67,30 @@ async def reachable(host: str, port: int) -> bool:
     return True
 
 
+async def _public(host: str, port: int, permits: Callable[[str], bool]) -> bool:
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return all(permits(str(address[0])) for *_, address in found)
+
+
 class Proxies:
     """The pool. ``urls`` may be empty: then sessions without a proxy of their own have none."""
 
     def __init__(
-        self, *, urls: Sequence[str], database: Database, fence: Fence, clock: Clock
+        self,
+        *,
+        urls: Sequence[str],
+        environment: Mapping[str, str],
+        permits: Callable[[str], bool],
+        database: Database,
+        fence: Fence,
+        clock: Clock,
     ) -> None:
         self._urls = {name(url): checked(url) for url in urls}
+        # Without any, Go goes by its environment.
+        general = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
+        self._way = WHATSAPP if general is None else place(general)
+        self._permits = permits
         self._healthy = dict.fromkeys(self._urls, True)
         self._database = database
         self._fence = fence
@@ -94,6 +114,16 @@ class Proxies:
                 "SELECT proxy FROM sessions.proxies WHERE instance_id = $1", instance_id
             )
         return self._urls.get(which)
+
+    async def reach(self, opening: Opening, url: str | None) -> bool:
+        """Whether the first step on the way to WhatsApp can be made.
+
+        A tenant's own proxy must not be a place inside, whatever its name leads to.
+        """
+        if url is None:
+            return await reachable(*self._way)
+        theirs = opening.proxy is not None
+        return await reachable(*place(url), permits=self._permits if theirs else None)
 
     async def failed(self, opening: Opening, url: str) -> None:
         """Connecting by a proxy of the pool has failed: the session gets another next time."""

@@ -30,7 +30,7 @@ from services.sessions.engines.port import (
 from services.sessions.engines.whatsmeow import wire
 from services.sessions.engines.whatsmeow.devices import Assigned, Devices
 from services.sessions.engines.whatsmeow.offering import Offering
-from services.sessions.engines.whatsmeow.proxies import Proxies, place, reachable
+from services.sessions.engines.whatsmeow.proxies import Proxies
 from services.sessions.engines.whatsmeow.wire import Frame
 from services.sessions.engines.whatsmeow.workers import Died, Worker, Workers
 from shared import backoff
@@ -91,7 +91,6 @@ class Parts:
     sink: Sink
     device_name: str
     deaf_after: timedelta
-    way_out: tuple[str, int]
 
 
 class Session:
@@ -432,10 +431,9 @@ class Session:
     async def _placed(self, device: str | None, *, alone: bool = False) -> Any:
         """Be held by a worker."""
         proxy = await self._parts.proxies.of(self.opening)
-        way = self._parts.way_out if proxy is None else place(proxy)
         # neonize does not clean up behind a connection that has failed, so it is not asked for one
         # that must.
-        if not await reachable(*way):
+        if not await self._parts.proxies.reach(self.opening, proxy):
             raise _Trouble("unreachable", proxy=proxy)
         while not self._news.empty():
             self._news.get_nowait()

@@ -24,6 +24,25 @@ from shared.log import get_logger
 log = get_logger()
 
 MODULE: Final = "services.sessions.engines.whatsmeow.worker"
+# What a worker is given of our environment. Nothing in there is a secret of ours.
+INHERITED: Final = frozenset(
+    {
+        "HOME",
+        "HTTPS_PROXY",
+        "LANG",
+        "LC_ALL",
+        "NO_PROXY",
+        "PATH",
+        "PYTHONPATH",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "https_proxy",
+        "no_proxy",
+    }
+)
+FOR_TESTS: Final = "WAYPOST_TEST_"
 BEAT_EVERY: Final = timedelta(seconds=2)
 STARTING: Final = 60.0
 ENDING: Final = 5.0
