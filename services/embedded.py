@@ -142,7 +142,13 @@ async def run(
         )
         others = [
             await part("dispatcher", dispatcher.build, DispatcherSettings),
-            await part("sessions", sessions.build, SessionsSettings, media_store=str(media)),
+            await part(
+                "sessions",
+                sessions.build,
+                SessionsSettings,
+                media_store=str(media),
+                allowed_nets=LOOPBACK,
+            ),
             await part("webhooks", webhooks.build, WebhooksSettings, allowed_nets=LOOPBACK),
             await part("stats", stats.build, StatsSettings, linger=0),
         ]

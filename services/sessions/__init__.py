@@ -1,7 +1,9 @@
 """Sessions: owns the WhatsApp connections, each by exactly one process.
 
-Owns: shard leases, session states, handovers, inbound de-duplication, the sandbox's world.
-Reads: ``gateway.instances`` (which connections should exist, and with which settings).
+Owns: shard leases, session states, handovers, inbound de-duplication, files on their way in, what
+is known of numbers, the sandbox's world.
+Reads: ``gateway.instances`` (which connections should exist, and with which settings) and
+``gateway.media`` (which files messages name). Both services put files into the media store.
 Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance``, ``ask_instance``,
 ``mark_read``, ``show_presence`` and the sandbox's commands, from the queue of each shard that it
 owns.

@@ -5,30 +5,46 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from importlib.util import find_spec
 
 from services.sessions.asking import Asking
+from services.sessions.attachments import Attachments
 from services.sessions.chronicle import Chronicle
 from services.sessions.consumers import ShardConsumer
 from services.sessions.engines.port import Engine
 from services.sessions.engines.sandbox.engine import SandboxEngine
+from services.sessions.engines.whatsmeow.credentials import store_url
+from services.sessions.engines.whatsmeow.engine import WhatsmeowEngine
+from services.sessions.engines.whatsmeow.workers import FOR_TESTS, INHERITED, Terms
+from services.sessions.fetching import Fetching
 from services.sessions.inbound import Inbound
 from services.sessions.leases import Leases
 from services.sessions.logins import LoginBudget
-from services.sessions.loops import FORGET_EVERY, Forgetting, Reconciling, Rhythm
+from services.sessions.loops import (
+    FORGET_EVERY,
+    MEASURE_EVERY,
+    Forgetting,
+    Reconciling,
+    Rhythm,
+)
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.ownership import Ownership
 from services.sessions.reports import Reports
+from services.sessions.scratch import Scratch, usual_place
 from services.sessions.settings import SessionsSettings
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Supervisor
 from services.sessions.tenures import ShardDuty
 from services.sessions.transmitter import Transmitter
+from shared.db.tables.grants import role
 from shared.ids import new_id
 from shared.media.store import MediaStore
 from shared.messaging.outbox import Relay
 from shared.metrics import MessagingMetrics
 from shared.runtime import ops
 from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.security.egress import EgressClient
+from shared.settings import inherited
 
 
 def build(settings: SessionsSettings, platform: Platform) -> Service:
@@ -47,29 +63,79 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     leases = Leases(clock=clock, fence_after=settings.fence)
     store = MediaStore.of(settings)
     sandbox = SandboxEngine(database=database, fence=fence, store=store, clock=clock)
-    engines: dict[str, Engine] = {engine.kind: engine for engine in (sandbox,)}
+    engines: dict[str, Engine] = {sandbox.kind: sandbox}
+    if find_spec("neonize") is not None:
+        engines[WhatsmeowEngine.kind] = WhatsmeowEngine(
+            database=database,
+            fence=fence,
+            clock=clock,
+            terms=Terms(
+                store=store_url(
+                    (settings.whatsmeow_database_url or settings.database_url).get_secret_value(),
+                    role=role("sessions"),
+                ),
+                silence=settings.fence,
+                sessions=settings.whatsmeow_per_worker,
+                environment=inherited(INHERITED, beginning=FOR_TESTS),
+            ),
+            proxies=settings.proxy_pool,
+            permits=settings.policy.permits,
+            device_name=settings.device_name,
+            deaf_after=timedelta(seconds=settings.whatsmeow_deaf_after),
+        )
     supervisor = Supervisor(
         database=database,
         leases=leases,
         chronicle=Chronicle(fence=fence, clock=clock, told=relay.wake, metrics=metrics),
         engines=engines,
+        missing={WhatsmeowEngine.kind: "Install linked devices: pip install 'waypost[whatsmeow]'"},
         logins=LoginBudget(clock=clock, per_second=settings.logins_per_second),
         clock=clock,
         metrics=metrics,
     )
+    scratch = Scratch(settings.scratch or usual_place())
+    fetching = Fetching(
+        database=database,
+        fence=fence,
+        leases=leases,
+        sessions=supervisor,
+        store=store,
+        scratch=scratch,
+        clock=clock,
+        metrics=metrics,
+        deadline=timedelta(seconds=settings.fetch_deadline),
+        largest=settings.fetch_largest,
+        most=settings.fetch_at_once,
+    )
     inbound = Inbound(
-        fence=fence, supervisor=supervisor, clock=clock, told=relay.wake, metrics=metrics
+        fence=fence,
+        supervisor=supervisor,
+        clock=clock,
+        told=relay.wake,
+        media_came=fetching.wake,
+        metrics=metrics,
     )
     reports = Reports(fence=fence, leases=leases, clock=clock, told=relay.wake, metrics=metrics)
+    web = EgressClient(policy=settings.policy, limits=settings.limits)
     transmitter = Transmitter(
         database=database,
         fence=fence,
         leases=leases,
         sessions=supervisor,
         reports=reports,
+        attachments=Attachments(
+            database=database,
+            store=store,
+            web=web,
+            scratch=scratch,
+            largest=settings.max_file_size,
+            takes=settings.takes,
+            most=settings.media_at_once,
+        ),
         clock=clock,
         metrics=metrics,
         deadline=timedelta(seconds=settings.transmit_deadline),
+        media_deadline=timedelta(seconds=settings.media_deadline),
         drain=timedelta(seconds=settings.drain),
         most=settings.in_flight,
     )
@@ -120,6 +186,8 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         # One resource, because of the end: shards are given up while all below still works.
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(_background("outbox", relay.run))
+            await stack.enter_async_context(scratch.running())
+            await stack.enter_async_context(web)
             await stack.enter_async_context(inbound.running())
             for engine in engines.values():
                 await stack.enter_async_context(engine.events(inbound.sink))
@@ -127,6 +195,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             await stack.enter_async_context(reports.running())
             await stack.enter_async_context(transmitter.running())
             await stack.enter_async_context(asking.running())
+            await stack.enter_async_context(fetching.running())
             await stack.enter_async_context(ownership.running())
             yield
 
@@ -142,6 +211,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             for name, step, every in (
                 ("reconciling", reconciling.step, timedelta(seconds=settings.reconcile_every)),
                 ("forgetting", forgetting.step, FORGET_EVERY),
+                ("media_age", fetching.measure, MEASURE_EVERY),
             )
         ],
         listener=Listener(

@@ -8,20 +8,29 @@ from uuid import UUID
 
 from services.sessions import telling
 from services.sessions.domain.lease import Lease
-from services.sessions.engines.port import EngineEvent, Reaction, Stanza, StatusChanged
+from services.sessions.engines.port import (
+    EngineEvent,
+    MessageReceived,
+    MessageRevoked,
+    Reaction,
+    Stanza,
+    StatusChanged,
+)
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.store import fence as fences
-from services.sessions.store import handovers
+from services.sessions.store import handovers, inbound_media
 from services.sessions.store import inbound as seen
 from services.sessions.store.fence import Fence
+from services.sessions.store.inbound_media import Announced
 from services.sessions.supervisor import Session, Supervisor
 from services.sessions.telling import Messages
 from shared.clock import Clock
 from shared.contracts.commands import Receipt, ReceiptsReported
+from shared.contracts.content import Media
 from shared.db.database import HotConnection
 from shared.db.group_commit import GroupCommit
 from shared.messaging import outbox
-from shared.messaging.outbox import Pending, Stored
+from shared.messaging.outbox import Stored
 
 # What came for one session from its engine, with the session as it was then.
 Arrived = tuple[Session, Stanza | StatusChanged]
@@ -49,12 +58,14 @@ class Inbound:
         supervisor: Supervisor,
         clock: Clock,
         told: Callable[[Sequence[Stored]], None],
+        media_came: Callable[[], None],
         metrics: SessionsMetrics,
     ) -> None:
         self._fence = fence
         self._supervisor = supervisor
         self._clock = clock
         self._told = told
+        self._media_came = media_came
         self._metrics = metrics
         self._unknown: dict[Key, datetime] = {}
         self._commits: GroupCommit[Sequence[Arrived], Sequence[bool]] = GroupCommit(
@@ -94,7 +105,11 @@ class Inbound:
             stanzas = [(session, event) for session, event in ours if isinstance(event, Stanza)]
             keys = {(event.instance_id, event.stanza_key) for _, event in stanzas}
             fresh = await seen.fresh(connection, keys, now=now) if keys else set()
-            rows = _rows(stanzas, fresh, known)
+            new = _once(stanzas, fresh)
+            rows = [outbox.event(telling.emitted(session, event, known)) for session, event in new]
+            files = [file for session, event in new if (file := _file(session, event)) is not None]
+            if files:
+                await inbound_media.announce(connection, files, now=now)
             receipts = _receipts(ours, known)
             if receipts:
                 report = ReceiptsReported(receipts=tuple(receipts))
@@ -102,6 +117,8 @@ class Inbound:
             stored = await outbox.add_hot(connection, "sessions", rows, now=now)
         if stored:
             self._told(stored)
+        if files:
+            self._media_came()
         self._metrics.inbound.labels("receipt").inc(len(receipts))
         self._metrics.inbound.labels("stanza").inc(len(fresh))
         return [[_taken(item, held, later) for item in batch] for batch in batches]
@@ -109,11 +126,15 @@ class Inbound:
     async def _messages(
         self, connection: HotConnection, items: Sequence[Arrived], *, now: datetime
     ) -> tuple[Messages, set[Key]]:
-        """The messages of ours that receipts and reactions are about, and what must come again.
+        """The messages of ours that something is about, and what must come again.
 
         That are receipts of what nobody knows yet, because its handover has not ended.
         """
-        keys = {_target(event) for _, event in items if isinstance(event, StatusChanged | Reaction)}
+        keys = {
+            _target(event)
+            for _, event in items
+            if isinstance(event, StatusChanged | Reaction | MessageRevoked)
+        }
         if not keys:
             return {}, set()
         known = await handovers.messages_of(connection, keys)
@@ -142,9 +163,9 @@ def _taken(item: Arrived, held: set[Lease], later: set[Key]) -> bool:
     return (event.instance_id, event.engine_message_id) not in later
 
 
-def _target(event: StatusChanged | Reaction) -> Key:
-    id_ = event.target_id if isinstance(event, Reaction) else event.engine_message_id
-    return event.instance_id, id_
+def _target(event: StatusChanged | Reaction | MessageRevoked) -> Key:
+    about = event.engine_message_id if isinstance(event, StatusChanged) else event.target_id
+    return event.instance_id, about
 
 
 def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
@@ -161,14 +182,36 @@ def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
     ]
 
 
-def _rows(
-    stanzas: Sequence[tuple[Session, Stanza]], fresh: set[tuple[UUID, str]], known: Messages
-) -> list[Pending]:
-    rows = []
+def _once(
+    stanzas: Sequence[tuple[Session, Stanza]], fresh: set[tuple[UUID, str]]
+) -> list[tuple[Session, Stanza]]:
+    """What was not recorded before; the same stanza twice in one batch is one event."""
+    new = []
     waiting = set(fresh)
     for session, event in stanzas:
         key = (event.instance_id, event.stanza_key)
         if key in waiting:
-            waiting.remove(key)  # The same stanza twice in one batch is one event.
-            rows.append(outbox.event(telling.emitted(session, event, known)))
-    return rows
+            waiting.remove(key)
+            new.append((session, event))
+    return new
+
+
+def _file(session: Session, event: Stanza) -> Announced | None:
+    """The file that a message comes with and that is fetched later."""
+    media_id = telling.media_id_of(event)
+    if media_id is None or not isinstance(event, MessageReceived) or event.media is None:
+        return None
+    content = event.content
+    if not isinstance(content, Media):
+        return None
+    return Announced(
+        id=media_id,
+        tenant_id=session.instance.tenant_id,
+        instance_id=event.instance_id,
+        shard=session.lease.shard,
+        engine_message_id=event.engine_message_id,
+        handle=event.media,
+        mime_type=content.mime_type,
+        filename=content.filename,
+        size=content.size,
+    )

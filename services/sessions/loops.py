@@ -16,6 +16,7 @@ from shared.metrics import MessagingMetrics
 log = get_logger()
 
 FORGET_EVERY: Final = timedelta(minutes=10)
+MEASURE_EVERY: Final = timedelta(seconds=15)
 
 
 class Reconciling:

@@ -76,3 +76,14 @@ class SessionsMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.media = Counter(
+            "waypost_sessions_inbound_media_total",
+            "Attempts to fetch files of received messages, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.media_age = Gauge(
+            "waypost_sessions_inbound_media_oldest_age_seconds",
+            "How long the file has waited that has waited longest to be fetched.",
+            registry=registry,
+        )

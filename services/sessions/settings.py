@@ -1,11 +1,16 @@
 """The session service's settings."""
 
 from datetime import timedelta
-from typing import Self
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import NoDecode
 
 from shared.media.settings import MediaSettings
+from shared.security.addresses import Network, networks
+from shared.security.egress import EgressLimits, EgressPolicy, host_names
 
 
 def _env(name: str) -> AliasChoices:
@@ -81,6 +86,95 @@ class SessionsSettings(MediaSettings):
         validation_alias=_env("transmit_deadline"),
         description="Seconds that WhatsApp may take to acknowledge a message before it is unknown.",
     )
+    media_deadline: float = Field(
+        30.0,
+        gt=0,
+        validation_alias=_env("media_deadline"),
+        description="Seconds that a file may take to be fetched, and again to be uploaded.",
+    )
+    media_at_once: int = Field(
+        16,
+        ge=1,
+        validation_alias=_env("media_at_once"),
+        description="Files that this process sends at a time; each is on its disk meanwhile.",
+    )
+    fetch_at_once: int = Field(
+        8,
+        ge=1,
+        validation_alias=_env("fetch_at_once"),
+        description="Files of received messages that this process fetches at a time.",
+    )
+    fetch_deadline: float = Field(
+        120.0,
+        gt=0,
+        validation_alias=_env("fetch_deadline"),
+        description="Seconds that fetching one of them may take before it is tried again later.",
+    )
+    fetch_largest: int = Field(
+        100 * 1024 * 1024,
+        ge=1024,
+        validation_alias=_env("fetch_largest"),
+        description="The largest file that is fetched, in bytes.",
+    )
+    scratch: Path | None = Field(
+        None,
+        validation_alias=_env("scratch"),
+        description="The folder for files in passing; unset: one in the machine's temporary"
+        " folder. Processes may share it.",
+    )
+    environment: Literal["development", "production"] = Field(
+        "development",
+        validation_alias=AliasChoices("environment", "WAYPOST_ENV"),
+        description="In production, private networks cannot be opened to customers' URLs.",
+    )
+    allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (),
+        validation_alias=AliasChoices("allowed_nets", "WEBHOOK_ALLOWED_NETS"),
+        description="Private networks that URLs of files may lead to, for development, such as"
+        " 127.0.0.0/8,::1/128. Refused in production.",
+    )
+    allow_http: bool = Field(
+        False,
+        validation_alias=AliasChoices("allow_http", "WEBHOOK_ALLOW_HTTP"),
+        description="Whether files may come by plain http:// from elsewhere too.",
+    )
+    own_hosts: Annotated[frozenset[str], NoDecode] = Field(
+        frozenset(),
+        validation_alias=AliasChoices("own_hosts", "WEBHOOK_OWN_HOSTS"),
+        description="Host names of this very system, comma-separated: no files come from there.",
+    )
+    whatsmeow_per_worker: int = Field(
+        20,
+        ge=1,
+        le=200,
+        validation_alias=_env("whatsmeow_per_worker"),
+        description="Linked devices that one worker process holds; one more starts another.",
+    )
+    whatsmeow_database_url: SecretStr | None = Field(
+        None,
+        validation_alias=_env("whatsmeow_database_url"),
+        description="The same database as DATABASE_URL, as workers reach it; unset: by that.",
+    )
+    whatsmeow_deaf_after: float = Field(
+        45.0,
+        ge=1,
+        validation_alias=_env("whatsmeow_deaf_after"),
+        description="Seconds without a word from WhatsApp until a linked device is reconnected;"
+        " it is asked for one every 20 to 30.",
+    )
+    device_name: str = Field(
+        "Waypost",
+        min_length=1,
+        max_length=50,
+        validation_alias=_env("device_name"),
+        description="How phones list devices whose instance has no name for that of its own.",
+    )
+    proxies: SecretStr | None = Field(
+        None,
+        validation_alias=_env("proxies"),
+        description="Proxies for linked devices that have none of their own: http, https or socks5"
+        " URLs, comma-separated. Each device keeps one until connecting by it fails.",
+    )
     drain: float = Field(
         10.0,
         ge=0,
@@ -133,6 +227,56 @@ class SessionsSettings(MediaSettings):
         given = self.replica_dead_after
         return self.ttl if given is None else timedelta(seconds=given)
 
+    @property
+    def proxy_pool(self) -> tuple[str, ...]:
+        """The proxies for linked devices."""
+        return tuple(_parts("" if self.proxies is None else self.proxies.get_secret_value()))
+
+    @property
+    def policy(self) -> EgressPolicy:
+        """Where files may come from."""
+        return EgressPolicy(
+            allowed_networks=self.allowed_nets,
+            allow_http=self.allow_http,
+            own_hosts=self.own_hosts,
+        )
+
+    @property
+    def limits(self) -> EgressLimits:
+        """How files come from there."""
+        return EgressLimits(
+            connections=self.media_at_once,
+            connections_per_host=self.media_at_once,
+            total=timedelta(seconds=self.media_deadline),
+        )
+
+    @field_validator("allowed_nets", mode="before")
+    @classmethod
+    def _nets(cls, value: object) -> object:
+        return networks(_parts(value)) if isinstance(value, str) else value
+
+    @field_validator("proxies")
+    @classmethod
+    def _are_proxies(cls, value: SecretStr | None) -> SecretStr | None:
+        urls = [] if value is None else _parts(value.get_secret_value())
+        if any(urlsplit(url).scheme not in {"http", "https", "socks5"} for url in urls):
+            raise ValueError("every proxy must start with http://, https:// or socks5://")
+        return value
+
+    @field_validator("own_hosts", mode="before")
+    @classmethod
+    def _hosts(cls, value: object) -> object:
+        return host_names(_parts(value)) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _no_open_door_in_production(self) -> Self:
+        if self.environment == "production" and self.allowed_nets:
+            raise ValueError(
+                "WEBHOOK_ALLOWED_NETS opens private networks to customers' URLs:"
+                " remove it, or set WAYPOST_ENV=development"
+            )
+        return self
+
     @model_validator(mode="after")
     def _fence_in_time(self) -> Self:
         if not self.renewal < self.fence < self.ttl:
@@ -140,3 +284,7 @@ class SessionsSettings(MediaSettings):
                 "renew_every < fence_after < lease_ttl must hold, or two may own a shard"
             )
         return self
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]

@@ -13,6 +13,7 @@ from services.sessions.engines.port import (
 )
 from services.sessions.supervisor import Session
 from shared.contracts import events
+from shared.contracts.content import Content, Media
 from shared.contracts.envelope import Emitted
 from shared.ids import id_of
 
@@ -38,6 +39,15 @@ def emitted(session: Session, stanza: Stanza, sent: Messages) -> Emitted:
     )
 
 
+def media_id_of(stanza: Stanza) -> UUID | None:
+    """The ``mediaId`` of the file that a message comes with; the same however often it comes."""
+    if not isinstance(stanza, MessageReceived) or stanza.media is None:
+        return None
+    if not isinstance(stanza.content, Media):
+        return None
+    return id_of("media", stanza.instance_id, stanza.stanza_key)
+
+
 def _message_id(stanza: Stanza, sent: Messages) -> UUID:
     """Waypost's id of the message that a stanza is, or is about."""
     author = stanza.sender
@@ -46,10 +56,9 @@ def _message_id(stanza: Stanza, sent: Messages) -> UUID:
             target = stanza.engine_message_id
         case MessageEdited():
             target = stanza.target_id
-        case MessageRevoked():
-            target, author = stanza.target_id, stanza.author or author
-        case Reaction():
-            target, author = stanza.target_id, stanza.author or author
+        case MessageRevoked() | Reaction():
+            target = stanza.target_id
+            author = stanza.author or author
             ours = sent.get((stanza.instance_id, target))
             if ours is not None:
                 return ours
@@ -71,7 +80,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
                 message_type=stanza.content.kind,
                 timestamp=stanza.at,
                 identity=stanza.sender,
-                content=stanza.content,
+                content=_with_media(stanza),
                 engine_message_id=stanza.engine_message_id,
                 reply_to=stanza.reply_to,
             )
@@ -106,3 +115,10 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
             )
         case _:
             raise TypeError(f"a stanza of type {type(stanza).__name__}")
+
+
+def _with_media(stanza: MessageReceived) -> Content:
+    media_id = media_id_of(stanza)
+    if media_id is None or not isinstance(stanza.content, Media):
+        return stanza.content
+    return stanza.content.model_copy(update={"media_id": str(media_id)})

@@ -2,16 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, Self
 from uuid import UUID
 
+from services.sessions.attachments import Attachments
 from services.sessions.domain.addresses import canonical
 from services.sessions.domain.lease import Lease
-from services.sessions.domain.outcomes import ACCEPTED, Verdict, verdict
-from services.sessions.engines.port import Engine, Outgoing, SessionDown, Unsupported, needed
+from services.sessions.domain.outcomes import Verdict, accepted, verdict
+from services.sessions.engines.port import (
+    Attachment,
+    Engine,
+    Outgoing,
+    Retryable,
+    SessionDown,
+    Unsupported,
+    needed,
+)
 from services.sessions.leases import Leases
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.reports import REPORT, Reports, settlement
@@ -24,6 +33,7 @@ from shared.contracts.commands import (
     Transmission,
     TransmissionOutcome,
 )
+from shared.contracts.content import Media
 from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, PlatformError, Unconfirmed
@@ -67,9 +77,11 @@ class Transmitter:
         leases: Leases,
         sessions: Sessions,
         reports: Reports,
+        attachments: Attachments,
         clock: Clock,
         metrics: SessionsMetrics,
         deadline: timedelta,
+        media_deadline: timedelta,
         drain: timedelta,
         most: int,
     ) -> None:
@@ -79,12 +91,16 @@ class Transmitter:
         self._sessions = sessions
         self._clock = clock
         self._reports = reports
+        self._attachments = attachments
         self._metrics = metrics
         self._deadline = deadline.total_seconds()
+        self._media_deadline = media_deadline.total_seconds()
         self._drain = drain.total_seconds()
         self._most = most
         self._in_flight: dict[UUID, Lease] = {}
         self._tasks: dict[asyncio.Task[None], tuple[Lease, UUID]] = {}
+        # Until when files may be waited for, of what has not been given to an engine.
+        self._bringing: dict[asyncio.Timeout, Lease] = {}
         self._put_down: set[Lease] = set()
         self._room = asyncio.Event()
         self._room.set()
@@ -148,7 +164,13 @@ class Transmitter:
                 )
 
     async def drain(self, lease: Lease, *, cut_off: asyncio.Event) -> None:
-        """Wait, but not for ever, until nothing of a shard is in flight; then cut off the rest."""
+        """Wait, but not for ever, until nothing of a shard is in flight; then cut off the rest.
+
+        What still waits for its file was certainly not sent, and says so while it may be said.
+        """
+        for timeout, held in self._bringing.items():
+            if held == lease and not timeout.expired():
+                timeout.reschedule(asyncio.get_running_loop().time())
         tasks = self._of(lease)
         cutting = asyncio.ensure_future(self._cut(lease, cut_off))
         try:
@@ -204,24 +226,68 @@ class Transmitter:
             return verdict(SessionDown("The instance is not connected."))
         if needed(transmission.content) not in session.engine.capabilities:
             return verdict(Unsupported(f"The {session.engine.kind} engine cannot send this."))
-        async with session.window:
+        async with AsyncExitStack() as stack:
+            try:
+                attachment = await self._brought(stack, lease, transmission)
+            except PlatformError as error:
+                return verdict(error)
+            await stack.enter_async_context(session.window)
             # Directly before the engine: a process that was paused may have lost the shard.
             if not self._leases.holds(lease):
                 return None
-            return await self._ask(session.engine, transmission, self._patience(session))
+            patience = self._patience(session, attachment)
+            return await self._ask(session.engine, transmission, attachment, patience)
+
+    async def _brought(
+        self, stack: AsyncExitStack, lease: Lease, transmission: Transmission
+    ) -> Attachment | None:
+        """The file of a message, if it has one, for as long as ``stack`` is open.
+
+        Whatever goes wrong here, nothing was sent.
+        """
+        content = transmission.content
+        if not isinstance(content, Media):
+            return None
+        try:
+            async with self._in_time(lease):
+                return await stack.enter_async_context(
+                    self._attachments.brought(transmission.tenant_id, content)
+                )
+        except PlatformError:
+            raise
+        except TimeoutError:
+            raise Retryable("The file of the message was not there in time.") from None
+        except Exception as error:
+            log.exception("attachment_failed")
+            raise Retryable("The file of the message could not be brought.") from error
+
+    @asynccontextmanager
+    async def _in_time(self, lease: Lease) -> AsyncIterator[None]:
+        """A deadline for what comes before the engine: nothing is sent when it has passed."""
+        async with asyncio.timeout(self._media_deadline) as timeout:
+            self._bringing[timeout] = lease
+            try:
+                yield
+            finally:
+                del self._bringing[timeout]
 
     async def _ask(
-        self, engine: Engine, transmission: Transmission, patience: float
+        self,
+        engine: Engine,
+        transmission: Transmission,
+        attachment: Attachment | None,
+        patience: float,
     ) -> Verdict | None:
         started = self._clock.monotonic()
         try:
             async with asyncio.timeout(patience):
-                await engine.transmit(
+                done = await engine.transmit(
                     transmission.instance_id,
                     Outgoing(
                         engine_message_id=transmission.engine_message_id,
                         to=canonical(transmission.to),
                         content=transmission.content,
+                        attachment=attachment,
                     ),
                 )
         except Fenced:
@@ -234,11 +300,13 @@ class Transmitter:
             log.exception("engine_failed", engine=engine.kind)
             return verdict(Unconfirmed("The engine has failed."))
         self._metrics.transmit_seconds.observe(self._clock.monotonic() - started)
-        return ACCEPTED
+        return accepted(done.engine_message_id)
 
-    def _patience(self, session: Session) -> float:
+    def _patience(self, session: Session, attachment: Attachment | None) -> float:
+        """How long the engine may take; a file has to be uploaded first."""
+        deadline = self._deadline if attachment is None else self._media_deadline
         given_up = session.instance.unconfirmed_after
-        return self._deadline if given_up is None else min(self._deadline, given_up)
+        return deadline if given_up is None else min(deadline, given_up)
 
     async def _mark(self, batch: Sequence[_Work]) -> Sequence[set[UUID]]:
         work = [(item.lease, t) for item in batch for t in item.transmissions]
@@ -257,7 +325,7 @@ def _settled(
         instance_id=transmission.instance_id,
         outcome=said.outcome,
         at=now,
-        engine_message_id=transmission.engine_message_id,
+        engine_message_id=said.engine_message_id,
         code=said.code,
         detail=said.detail,
         retry_after=said.retry_after,

@@ -24,6 +24,13 @@ _STATEMENTS: Final = (
         SELECT tenant_id, engine, number FROM sessions.numbers
         WHERE checked_at < $1 ORDER BY checked_at LIMIT $2)
     """,
+    # Of an instance that was not connected since: the handle is a secret and does not stay.
+    """
+    UPDATE sessions.inbound_media SET status = 'failed', error = 'MEDIA_GONE', handle = NULL
+    WHERE id IN (
+        SELECT id FROM sessions.inbound_media
+        WHERE status = 'waiting' AND created_at < $1 LIMIT $2)
+    """,
     # There is no index on the time: rows are numbered in its order, so the oldest come first.
     """
     DELETE FROM sessions.sandbox_wire WHERE id IN (
