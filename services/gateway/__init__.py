@@ -1,12 +1,13 @@
 """The gateway checks who is asking and what they want, commits it, and answers.
 
 Owns      organizations, users, refresh tokens, instances, instance keys, webhook endpoints, stored
-          answers (idempotency) and the event log; inserts accepted messages.
-Reads     dispatcher.messages, transmissions, pacing; sessions.session_states, handovers;
-          webhooks.deliveries, attempts, endpoint_health; stats.daily_counters.
-Consumes  every event, for the event log.
-Publishes dispatch (to the dispatcher), connect_instance, disconnect_instance and the sandbox's
-          commands (to an instance's shard), test_endpoint (to webhooks).
+          answers (idempotency), uploaded media and the event log; inserts accepted messages.
+Reads     dispatcher.messages, transmissions, pacing; sessions.session_states, handovers,
+          inbound_media; webhooks.deliveries, attempts, endpoint_health; stats.daily_counters.
+Consumes  every event, for the event log; instance_answered, each replica under a key of its own.
+Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, mark_read,
+          show_presence, ask_instance and the sandbox's commands (to an instance's shard);
+          test_endpoint (to webhooks).
 Promises  a 202 is never lost: what it answers for is committed before it is said.
 
 A credential or an instance that changes is taken note of at once by the replica that changed it,
