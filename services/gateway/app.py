@@ -107,6 +107,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         store=store,
         settings=settings,
         quota=settings.media_quota,
+        arriving=settings.media_arriving,
         metrics=metrics,
         clock=clock,
     )

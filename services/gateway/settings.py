@@ -160,6 +160,13 @@ class GatewaySettings(MediaSettings):
         validation_alias=_from("media_quota", "WAYPOST_MEDIA_QUOTA"),
         description="Bytes that the uploads of one organization may take.",
     )
+    media_arriving: int = Field(
+        160 * 1024**2,
+        ge=1024**2,
+        validation_alias=_from("media_arriving", "WAYPOST_MEDIA_ARRIVING"),
+        description="Bytes of files that may be arriving at once, in the folder for temporary"
+        " files; what would pass it is told to try again.",
+    )
     linger: float = Field(
         0.05,
         ge=0,

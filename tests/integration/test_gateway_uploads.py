@@ -13,16 +13,17 @@ import aiohttp
 import asyncpg
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import TestServer, make_mocked_request
 from prometheus_client import CollectorRegistry
 
+from services.gateway.api.schemas.media import NewFile
 from services.gateway.api.uploads import StoredMedia, Uploads
 from services.gateway.domain.principal import Principal, PrincipalKind
 from services.gateway.metrics import GatewayMetrics
 from shared.clock import SystemClock
 from shared.db.database import Database
 from shared.db.tables.grants import role
-from shared.errors import PayloadTooLarge, PlatformError, Rejected, UnsupportedMediaType
+from shared.errors import PayloadTooLarge, PlatformError, Rejected, Transient, UnsupportedMediaType
 from shared.ids import new_id
 from shared.media.keeping import alone
 from shared.media.kinds import MediaKind
@@ -32,6 +33,8 @@ from tests.support.builders import an_instance, an_organization
 from tests.support.eventually import eventually
 from tests.support.files import an_inbound_file, form, sha256
 from tests.support.media import media_settings
+
+ROOM = 3 * 1024 * 1024
 
 
 @dataclass
@@ -82,6 +85,7 @@ async def desk(database_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
             store=store,
             settings=settings,
             quota=10 * 1024 * 1024,
+            arriving=ROOM,
             metrics=GatewayMetrics(CollectorRegistry()),
             clock=SystemClock(),
         )
@@ -109,6 +113,8 @@ async def desk(database_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
         server = await stack.enter_async_context(TestServer(app))
         desk.url = f"http://{server.host}:{server.port}"
         yield desk
+        # However a file's way ended, the room that it took is free again.
+        uploads.staging.room.take(ROOM)
 
 
 def _key_of(tenant: UUID, instance: UUID) -> Principal:
@@ -220,7 +226,7 @@ async def test_a_file_whose_message_was_refused_is_taken_back_unless_it_was_ther
 
 
 async def _as_base64(desk: Desk, content: str, kind: MediaKind) -> StoredMedia:
-    request = aiohttp.test_utils.make_mocked_request("POST", "/api/messages/image")
+    request = make_mocked_request("POST", "/api/messages/image")
     return await desk.uploads.from_base64(
         request, content, kind=kind, principal=desk.principal, filename="../a.png"
     )
@@ -278,6 +284,22 @@ async def test_what_was_received_is_not_named_as_an_upload(desk: Desk) -> None:
     assert told.value.data == {
         "fields": {"mediaId": "was received, not uploaded; download it and upload it"}
     }
+
+
+async def test_files_for_which_there_is_no_room_are_told_to_come_again(desk: Desk) -> None:
+    large = samples.png() + bytes(512 * 1024)
+    with desk.uploads.staging.room.taken(ROOM - 400 * 1024):
+        with pytest.raises(Transient, match="try again"):
+            await desk.send(large)
+        with pytest.raises(Transient, match="try again"):
+            await _as_base64(desk, base64.b64encode(large).decode(), "image")
+        request = make_mocked_request(
+            "POST", "/", headers={"Content-Length": str(len(large)), "Content-Type": "a/b"}
+        )
+        with pytest.raises(Transient, match="try again"):
+            await desk.uploads.read_model(request, NewFile)
+        assert (await desk.send(samples.png())).fresh
+    assert (await desk.send(large)).fresh
 
 
 async def test_a_file_that_is_erased_while_it_is_uploaded_again_is_put_again(desk: Desk) -> None:

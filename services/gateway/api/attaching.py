@@ -25,7 +25,7 @@ from services.gateway.domain.principal import Principal
 from shared.errors import Rejected
 from shared.media.kinds import MediaKind
 from shared.security.egress import EgressPolicy, UrlRefused
-from shared.web.body import invalid, read_model, validated
+from shared.web.body import invalid, validated
 
 # Any file may go as a document, so this asks for no more than that it is there.
 _ANYTHING: Final[MediaKind] = "document"
@@ -63,7 +63,7 @@ class Attaching:
 
     async def message(self, request: web.Request) -> web.StreamResponse:
         """Any message; the instance may also be named by the path."""
-        body = await read_model(request, NewMessage, self._uploads.body_limits)
+        body = await self._uploads.read_model(request, NewMessage)
         if "id" in request.match_info:
             body = _by(body, id_in_path(request))
         if body.media is not None:
@@ -75,7 +75,7 @@ class Attaching:
         )
 
     async def _json(self, request: web.Request, kind: MediaKind) -> web.StreamResponse:
-        body = await read_model(request, NewMedia, self._uploads.body_limits)
+        body = await self._uploads.read_model(request, NewMedia)
         return await self._send(request, body, body, kind, body.caption)
 
     async def _form(self, request: web.Request, kind: MediaKind) -> web.StreamResponse:
@@ -83,8 +83,8 @@ class Attaching:
         stored = await self._uploads.take_file(request, kind, kind, principal)
         async with self._kept(principal, stored):
             body = validated(stored.fields, MediaFields)
-            said = SentForm.model_validate(
-                {**dict(body), "media_id": stored.media_id}, by_name=True
+            said = SentForm.model_construct(
+                {*body.model_fields_set, "media_id"}, **dict(body), media_id=stored.media_id
             )
             return await self._sending.send(
                 request,

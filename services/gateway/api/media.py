@@ -35,7 +35,7 @@ from shared.errors import Conflict, NotFound
 from shared.ids import new_id
 from shared.media.kinds import MediaKind
 from shared.media.store import MediaGone, MediaStore
-from shared.web.body import read_model, read_query, validated
+from shared.web.body import read_query, validated
 from shared.web.edge import REQUEST_ID, RESPONSE_HEADERS
 from shared.web.envelope import failed, json_response, respond, respond_page
 from shared.web.pagination import Keyset
@@ -83,7 +83,7 @@ class Media:
             async with self._uploads.staging.form(request, "file") as staged:
                 kind = validated(staged.fields, UploadFields).kind
                 return await self._create(request, principal, staged, kind, field="file")
-        body = await read_model(request, NewFile, self._uploads.body_limits)
+        body = await self._uploads.read_model(request, NewFile)
         content, said = await decode(body.base64, field="base64")
         async with self._uploads.staging.content(
             content, declared=body.mime_type or said, filename=body.filename

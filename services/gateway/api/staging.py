@@ -7,8 +7,8 @@ bringer says about it.
 import asyncio
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -61,11 +61,40 @@ class Staged:
     fields: Mapping[str, str]
 
 
+class Room:
+    """The bytes that may be on their way in at once; it is for the disk as for the memory."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    def take(self, size: int) -> None:
+        """Take up ``size`` bytes; raises ``Transient`` if there is no room for them."""
+        if size > self._free:
+            raise Transient("Too many files are arriving at once; try again shortly.")
+        self._free -= size
+
+    def leave(self, size: int) -> None:
+        """Give back what was taken."""
+        self._free += size
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Room for ``size`` bytes within the block. Raises ``Transient``."""
+        self.take(size)
+        try:
+            yield
+        finally:
+            self.leave(size)
+
+
 class Staging:
     """Takes files in. ``largest`` is in bytes; ``deadline`` is for all of one request."""
 
-    def __init__(self, *, largest: int, deadline: timedelta = timedelta(minutes=5)) -> None:
+    def __init__(
+        self, *, largest: int, room: Room, deadline: timedelta = timedelta(minutes=5)
+    ) -> None:
         self.largest = largest
+        self.room = room
         self._deadline = deadline
 
     @asynccontextmanager
@@ -78,10 +107,13 @@ class Staging:
         declared = request.content_length
         if declared is not None and declared > self.largest + _FIELDS:
             raise self._too_large()
-        with tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder,
+            self._taking() as take,
+        ):
             try:
                 async with asyncio.timeout(self._deadline.total_seconds()):
-                    yielded = await self._form(request, field, Path(folder) / "file")
+                    staged = await self._form(request, field, Path(folder) / "file", take)
             except TimeoutError:
                 raise BadRequest(
                     "The file did not arrive in time; send it again, or a smaller one.",
@@ -89,7 +121,7 @@ class Staging:
                 ) from None
             except _BROKEN as error:
                 raise BadRequest("The form is broken or was cut short; send it again.") from error
-            yield yielded
+            yield staged
 
     @asynccontextmanager
     async def content(
@@ -98,7 +130,10 @@ class Staging:
         """A file that is in memory already. Raises ``PayloadTooLarge``."""
         if len(content) > self.largest:
             raise self._too_large()
-        with tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder,
+            self.room.taken(len(content)),
+        ):
             path = Path(folder) / "file"
             await asyncio.to_thread(path.write_bytes, content)
             digest = await asyncio.to_thread(hashlib.sha256, content)
@@ -112,7 +147,24 @@ class Staging:
                 fields={},
             )
 
-    async def _form(self, request: web.Request, field: str, path: Path) -> Staged:
+    @contextmanager
+    def _taking(self) -> Iterator[Callable[[int], None]]:
+        """Take room as a file grows; all of it is given back at the end."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            self.room.take(size)
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self.room.leave(taken)
+
+    async def _form(
+        self, request: web.Request, field: str, path: Path, take: Callable[[int], None]
+    ) -> Staged:
         form = await request.multipart()
         fields: dict[str, str] = {}
         staged: Staged | None = None
@@ -122,7 +174,7 @@ class Staging:
             if name == field:
                 if staged is not None:
                     raise invalid({field: "is there twice; send one file at a time"})
-                staged = await self._file(part, path, fields)
+                staged = await self._file(part, path, fields, take)
             elif part.filename is not None:
                 raise invalid({name: f"is not where a file goes; send it as `{field}`"})
             elif name in fields:
@@ -136,10 +188,16 @@ class Staging:
             raise invalid({field: "is missing; send the file under this name"})
         return staged
 
-    async def _file(self, part: BodyPartReader, path: Path, fields: Mapping[str, str]) -> Staged:
+    async def _file(
+        self,
+        part: BodyPartReader,
+        path: Path,
+        fields: Mapping[str, str],
+        take: Callable[[int], None],
+    ) -> Staged:
         try:
             with await asyncio.to_thread(path.open, "xb") as file:
-                size, digest, head = await self._measured(part, file)
+                size, digest, head = await self._measured(part, file, take)
         except OSError as error:
             raise Transient("The file cannot be taken in; try again shortly.") from error
         return Staged(
@@ -152,7 +210,9 @@ class Staging:
             fields=fields,
         )
 
-    async def _measured(self, part: BodyPartReader, file: IO[bytes]) -> tuple[int, str, bytes]:
+    async def _measured(
+        self, part: BodyPartReader, file: IO[bytes], take: Callable[[int], None]
+    ) -> tuple[int, str, bytes]:
         digest = hashlib.sha256()
         head = b""
         size = 0
@@ -165,6 +225,7 @@ class Staging:
             size += len(portion)
             if size > self.largest:
                 raise self._too_large()
+            take(len(portion))
             if len(head) < HEAD:
                 head += portion[: HEAD - len(head)]
             await asyncio.to_thread(write, portion)

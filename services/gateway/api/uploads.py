@@ -21,11 +21,12 @@ from typing import Final, TypeVar
 from uuid import UUID, uuid5
 
 from aiohttp import web
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api.instances import QuotaExceeded
 from services.gateway.api.once import IDEMPOTENCY_KEY
-from services.gateway.api.staging import MULTIPART, Staged, Staging
+from services.gateway.api.staging import MULTIPART, Room, Staged, Staging
 from services.gateway.domain.principal import Principal, Scope
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import media
@@ -39,7 +40,7 @@ from shared.media.keeping import keep
 from shared.media.kinds import MediaKind, MediaTooLarge, WrongMediaType
 from shared.media.settings import MediaSettings
 from shared.media.store import MediaStore
-from shared.web.body import BodyLimits, invalid
+from shared.web.body import BodyLimits, invalid, read_model
 
 # Below which a file's id is made of its request's key; any fixed one would do.
 _KEYED: Final = UUID("5b4f3d0a-7f43-4c58-9e0c-0f6c8f0d6a52")
@@ -47,6 +48,10 @@ _KEYED: Final = UUID("5b4f3d0a-7f43-4c58-9e0c-0f6c8f0d6a52")
 # How often a file is put again because the last other row that spoke of it was just erased.
 _ATTEMPTS: Final = 3
 
+# What a JSON body may hold beside a file; it is also what needs no room of its own.
+_BESIDE: Final = 256 * 1024
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 ResultT = TypeVar("ResultT")
 
 
@@ -80,6 +85,7 @@ class Uploads:
         store: MediaStore,
         settings: MediaSettings,
         quota: int,
+        arriving: int,
         metrics: GatewayMetrics,
         clock: Clock,
     ) -> None:
@@ -89,12 +95,27 @@ class Uploads:
         self._quota = quota
         self._metrics = metrics
         self._clock = clock
-        self.staging = Staging(largest=settings.max_file_size)
+        self.staging = Staging(largest=settings.max_file_size, room=Room(arriving))
 
     @property
     def body_limits(self) -> BodyLimits:
         """How large a JSON body may be that holds a file as base64."""
-        return BodyLimits(largest=self.staging.largest * 4 // 3 + 256 * 1024)
+        return BodyLimits(largest=self.staging.largest * 4 // 3 + _BESIDE)
+
+    async def read_model(self, request: web.Request, model: type[ModelT]) -> ModelT:
+        """A JSON body that may hold a file, as a model.
+
+        Like ``shared.web.body.read_model`` up to ``body_limits``, but only as many large ones at a
+        time as there is room for: else raises ``Transient``.
+        """
+        limits = self.body_limits
+        size = request.content_length
+        if size is None or size > limits.largest:
+            size = limits.largest
+        if size <= _BESIDE:
+            return await read_model(request, model, limits)
+        with self.staging.room.taken(size):
+            return await read_model(request, model, limits)
 
     async def take_file(
         self, request: web.Request, field: str, kind: MediaKind, principal: Principal
@@ -124,7 +145,7 @@ class Uploads:
     ) -> StoredMedia:
         """Store a file that came as base64, plain or as a ``data:`` URL. Raises as ``take_file``.
 
-        Read the body with ``body_limits``, or none of a fair size gets this far.
+        Read the body with ``read_model`` of this class, or none of a fair size gets this far.
         """
         decoded, said = await decode(content, field=field)
         async with self.staging.content(
