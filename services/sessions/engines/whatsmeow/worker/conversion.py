@@ -42,7 +42,7 @@ VOICE: Final = ("-vn", "-ac", "1", "-ar", "48000", "-c:a", "libopus", "-b:a", "3
 AUDIO: Final = ("-vn", "-c:a", "aac", "-b:a", "128k", "-f", "ipod")
 VIDEO: Final = (
     *("-c:v", "libx264", "-pix_fmt", "yuv420p", "-preset", "veryfast", "-crf", "26"),
-    *("-vf", "scale=trunc(iw/2)*2:trunc(ih/2)*2", "-c:a", "aac", "-b:a", "128k"),
+    *("-vf", "scale=trunc(iw/2)*2:trunc(ih/2)*2,setsar=1", "-c:a", "aac", "-b:a", "128k"),
     *("-movflags", "+faststart", "-f", "mp4"),
 )
 STILL: Final = ("-frames:v", "1", "-an", "-vf", "scale=100:-2", "-c:v", "mjpeg", "-f", "mjpeg")

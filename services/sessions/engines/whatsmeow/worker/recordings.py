@@ -99,8 +99,8 @@ def _seconds(file: BinaryIO, begin: int, end: int) -> int:
     if place is None:
         return 0
     file.seek(place[0])
-    wide = file.read(4)[0] == 1
-    file.seek(16 if wide else 8, 1)
+    wide = file.read(1) == b"\x01"
+    file.seek(place[0] + (20 if wide else 12))
     scale, length = struct.unpack(">IQ" if wide else ">II", file.read(12 if wide else 8))
     seconds = length / scale if scale else 0
     return max(1, round(seconds)) if 0 < seconds < 7 * 24 * 3600 else 0
