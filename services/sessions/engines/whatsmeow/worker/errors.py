@@ -39,7 +39,7 @@ _NO_CONNECTION: Final = (
     "client is nil",
 )
 # These two are also what whatsmeow says when it could not repeat, after a reconnect, a message
-# that it had written before (``retryFrame``). Only behind other words do they mean that nothing
+# or a question that it had written before (``retryFrame``). Only behind other words do they mean that nothing
 # was written.
 _AMBIGUOUS: Final = frozenset({"websocket not connected", "frame socket is closed"})
 # What fails before anything of the message was written.
@@ -150,7 +150,7 @@ def of_asking(error: Exception, *, changes: bool) -> PlatformError:
     words = str(error)
     if known := _of_group(words) or _of_query(words):
         return known
-    if any(lost in words for lost in _NO_CONNECTION):
+    if any(lost in words for lost in _NO_CONNECTION) and not (changes and words in _AMBIGUOUS):
         return SessionDown("The session is not connected.")
     if changes:
         return Unconfirmed("WhatsApp did not answer.")
