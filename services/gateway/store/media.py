@@ -323,6 +323,10 @@ def _hidden() -> ColumnElement[bool]:
     """Whether a received file was deleted by its tenant."""
     return (
         exists()
-        .where(MediaRow.id == InboundMediaRow.id, MediaRow.deleted_at.is_not(None))
+        .where(
+            MediaRow.id == InboundMediaRow.id,
+            MediaRow.tenant_id == InboundMediaRow.tenant_id,
+            MediaRow.deleted_at.is_not(None),
+        )
         .correlate(InboundMediaRow)
     )
