@@ -38,8 +38,8 @@ _NO_CONNECTION: Final = (
     "the store doesn't contain a device JID",
     "client is nil",
 )
-# These two are also what whatsmeow says when it could not repeat, after a reconnect, a message
-# or a question that it had written before (``retryFrame``). Only behind other words do they mean that nothing
+# These two are also what whatsmeow says when it could not repeat, after a reconnect, something
+# that it had written before (``retryFrame``). Only behind other words do they mean that nothing
 # was written.
 _AMBIGUOUS: Final = frozenset({"websocket not connected", "frame socket is closed"})
 # What fails before anything of the message was written.

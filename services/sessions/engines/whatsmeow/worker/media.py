@@ -14,7 +14,7 @@ from shared.errors import Rejected
 
 # whatsmeow takes a file whole. What is told of its length may be a lie, and no call of neonize's
 # can bound what comes, so this keeps out honest giants; the rest ends a worker, not the service.
-LARGEST: Final = 100_000_000
+LARGEST: Final = 100 * 1024 * 1024
 _KINDS: Final = frozenset({"Image", "Video", "Audio", "Document"})
 # A file is in memory about three times while it is fetched and decrypted.
 _downloads: Final = asyncio.Semaphore(2)
