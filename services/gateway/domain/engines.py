@@ -22,6 +22,13 @@ class EngineSettings(BaseModel):
         hide_input_in_errors=True,
     )
 
+    unconfirmed_after: float | None = Field(
+        default=None,
+        ge=0.05,
+        le=86_400,
+        description="Seconds until a message that was never acknowledged fails; 600 if left out.",
+    )
+
 
 class SandboxSettings(EngineSettings):
     """A WhatsApp without phones."""
@@ -29,12 +36,6 @@ class SandboxSettings(EngineSettings):
     auto_scan: bool = Field(
         default=True,
         description="Whether the QR code is scanned by itself, a second after it is shown.",
-    )
-    unconfirmed_after: float | None = Field(
-        default=None,
-        ge=0.05,
-        le=86_400,
-        description="Seconds until a message that was never acknowledged fails; 600 if left out.",
     )
     receipts: bool = Field(
         default=True,
