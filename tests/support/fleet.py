@@ -31,6 +31,7 @@ INSTANCES = 20
 CONTACT = "12025550190"
 # Short enough for a test; the proportions are those of the defaults.
 LEASES = {
+    "WAYPOST_SESSIONS_RELEASE_EVERY": "0.1",
     "WAYPOST_SESSIONS_LEASE_TTL": "6",
     "WAYPOST_SESSIONS_CLAIM_EVERY": "0.3",
     "WAYPOST_SESSIONS_RECONCILE_EVERY": "2",
@@ -126,7 +127,7 @@ class Fleet:
                 ids,
             )
             missing = talk.received - set(await self.heard_texts())
-            assert (under_way, missing) == (0, set())
+            assert (under_way, missing) == (0, set()), (under_way, missing)
             return True
 
         await eventually(ended, within=within, every=timedelta(milliseconds=500))
@@ -229,6 +230,8 @@ async def running(folder: Path, database_url: str) -> AsyncIterator[Fleet]:
         customer = await stack.enter_async_context(Customer.of(system.url))
         await sql.execute("UPDATE gateway.organizations SET plan = 'max'")
         contact = await stack.enter_async_context(whatsapp.contact("contact", CONTACT))
+        # Before there are devices: an instance gets a shard, and so its owner, when it is made.
+        await _shared(sql)
         instances = await together(
             *(paired(customer, whatsapp, f"1202556{number:04d}") for number in range(INSTANCES)),
             at_once=4,
@@ -239,7 +242,9 @@ async def running(folder: Path, database_url: str) -> AsyncIterator[Fleet]:
 
 async def paired(customer: Customer, whatsapp: WhatsApp, number: str) -> dict[str, Any]:
     """A linked device of that number, with its key and without limits."""
-    made = await customer.post("/api/instances", {"name": number, "engine": "whatsmeow"})
+    # What nobody knows to have been sent is to end within the test.
+    new = {"name": number, "engine": "whatsmeow", "settings": {"unconfirmedAfter": 15}}
+    made = await customer.post("/api/instances", new)
     id_ = made.data["id"]
     unlimited = {"perMinute": 0, "perHour": 0, "perDay": 0}
     (await customer.call("PUT", f"/api/instances/{id_}/guard", json=unlimited)).data  # noqa: B018 - asserts success
@@ -261,6 +266,15 @@ async def paired(customer: Customer, whatsapp: WhatsApp, number: str) -> dict[st
 
     status = await eventually(ready, within=timedelta(seconds=60))
     return {**made.data, "key": key.data["key"], "phoneNumber": status["phoneNumber"]}
+
+
+async def _shared(sql: asyncpg.Connection) -> None:
+    async def halves() -> bool:
+        rows = await sql.fetch("SELECT count(*) FROM sessions.shards GROUP BY owner")
+        assert [row[0] for row in rows] == [32, 32], rows
+        return True
+
+    await eventually(halves, within=timedelta(seconds=90), every=timedelta(milliseconds=250))
 
 
 async def _ends(stop: asyncio.Event, pause: float) -> bool:

@@ -35,7 +35,11 @@ async def fleet(
 
 async def for_a_while(seconds: float) -> None:
     """Let the talk go on: what these tests measure is time itself."""
-    await asyncio.wait([asyncio.ensure_future(asyncio.Event().wait())], timeout=seconds)
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return
 
 
 async def test_a_rolling_restart_loses_and_doubles_nothing(fleet: Fleet) -> None:
