@@ -5,8 +5,9 @@ from services.gateway.domain.capabilities import Capability
 from services.sessions.engines import port
 from services.sessions.engines.port import Engine
 from services.sessions.engines.sandbox.engine import SandboxEngine
+from services.sessions.engines.whatsmeow.engine import WhatsmeowEngine
 
-ENGINES: tuple[type[Engine], ...] = (SandboxEngine,)
+KNOWN: tuple[type[Engine], ...] = (SandboxEngine, WhatsmeowEngine)
 
 
 def test_both_know_the_same_capabilities() -> None:
@@ -14,7 +15,8 @@ def test_both_know_the_same_capabilities() -> None:
 
 
 def test_the_gateway_refuses_what_an_engine_cannot_do_and_nothing_else() -> None:
-    for engine in ENGINES:
+    assert {engine.kind for engine in KNOWN} == set(engines.ENGINES)
+    for engine in KNOWN:
         assert {one.value for one in engines.capabilities(engine.kind)} == {
             one.value for one in engine.capabilities
         }, engine.kind
