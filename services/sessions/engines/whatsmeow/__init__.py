@@ -4,10 +4,10 @@ The supervisor's side knows what an instance needs and what has happened to it: 
 port, ``session`` one session from its opening to its end, ``offering`` its way to the sink,
 ``workers`` the processes, ``devices`` what is stored, ``proxies`` the way out, ``wire`` the socket.
 
-A worker (``worker/``) holds up to twenty sessions. neonize may crash, keeps threads that nothing
-ends, and knows one device's name per process; so it is kept apart, ended without ceremony, and
-started again. What a worker knows is either in WhatsApp's hands, or in whatsmeow's tables in
-PostgreSQL, so whichever process opens the session next goes on.
+A worker (``worker/``) holds up to twenty sessions. neonize may crash, and keeps threads that
+nothing ends; so it is kept apart, ended without ceremony, and started again. What a worker knows is
+either in WhatsApp's hands, or in whatsmeow's tables in PostgreSQL, so whichever process opens the
+session next goes on.
 
 - *A message is said once.* Before it is written to WhatsApp's socket the worker asks, with the id
   that it has, whether it may; the answer is a statement under the lease that also records the id.

@@ -106,6 +106,17 @@ class Devices:
             )
         return bool(found)
 
+    async def is_own(self, address: str, sender: str) -> bool:
+        """Whether a message comes from another device of the same account."""
+        user, _ = _split(sender)
+        if user == _split(address)[0]:
+            return True
+        async with self._database.hot() as connection:
+            lid = await connection.fetchval(
+                "SELECT lid FROM whatsmeow.whatsmeow_device WHERE jid = $1", address
+            )
+        return lid is not None and user == _split(str(lid))[0]
+
     async def end_sessions_with(self, address: str, *, sender: str, chat: str) -> None:
         """Have a device begin anew with one of a contact's.
 

@@ -214,13 +214,15 @@ class Session:
             worker.known(frame["run"], frame["message_id"])
             return
         address = await self._patiently(lambda: devices.of(self.instance_id))
+        sender = frame["sender"]
+        if address is None or await self._patiently(lambda: devices.is_own(address, sender)):
+            # What other devices of the account say is not recorded.
+            worker.known(frame["run"], frame["message_id"])
+            return
         log.warning("message_asked_for_again", instance_id=str(self.instance_id))
-        if address is not None:
-            await self._patiently(
-                lambda: devices.end_sessions_with(
-                    address, sender=frame["sender"], chat=frame["chat"]
-                )
-            )
+        await self._patiently(
+            lambda: devices.end_sessions_with(address, sender=sender, chat=frame["chat"])
+        )
         self._news.put_nowait({"do": "told", "what": "begin_anew"})
 
     # From here on: one task, which goes from one thing to the next.
@@ -230,8 +232,7 @@ class Session:
         while True:
             began = self._clock.monotonic()
             try:
-                device = await self._device()
-                await self._stay(device if device is not None else await self._pair())
+                await self._stay(await self._device())
             except _Over as over:
                 await self._finish(over)
                 return
@@ -259,32 +260,16 @@ class Session:
         now = self._clock.now()
         raise _Over(LoggedOut(instance_id=self.instance_id, at=now, reason="logged_out"))
 
-    async def _pair(self) -> str:
-        """Link a new device, in a process of its own; its address.
-
-        neonize keeps a thread for ever for a pairing that comes to nothing, and how a device is
-        named is the same for a whole process.
-        """
-        self._pairing, self._coded_at = True, None
-        try:
-            async with self._placed(None, alone=True):
-                device = await self._linked()
-                # The phone waits for the new device's keys; only then is it done.
-                async with asyncio.timeout(LINKING):
-                    while (await self._next())["what"] != "connected":
-                        pass
-                return device
-        except TimeoutError:
-            raise _Trouble("no_answer") from None
-        finally:
-            self._pairing = False
-
-    async def _linked(self) -> str:
+    async def _pair(self) -> None:
+        """Show codes until a phone has linked the new device."""
         codes = 0
         shown_at = self._clock.now()
         while True:
-            async with asyncio.timeout(LOGIN if codes == 0 else CODES.total_seconds()):
-                frame = await self._next()
+            try:
+                async with asyncio.timeout(LOGIN if codes == 0 else CODES.total_seconds()):
+                    frame = await self._next()
+            except TimeoutError:
+                raise _Trouble("no_answer") from None
             match frame["what"]:
                 case "code":
                     codes += 1
@@ -302,7 +287,8 @@ class Session:
                 case "login":
                     self._judge(frame["word"], since=self._clock.now() - shown_at)
                 case "paired":
-                    return await self._remember(frame)
+                    await self._remember(frame)
+                    return
                 case "not_paired":
                     raise _Trouble("pairing_failed")
                 case _:
@@ -327,7 +313,7 @@ class Session:
             self._over(self._failed("passkey_required"))
         raise _Trouble("connection_lost" if word == "timeout" else "pairing_failed")
 
-    async def _remember(self, frame: Frame) -> str:
+    async def _remember(self, frame: Frame) -> None:
         """The device is linked: keep its address before anybody is told."""
         device: str = frame["device"]
         now = self._clock.now()
@@ -343,12 +329,15 @@ class Session:
                 device_info=info,
             )
         )
-        return device
+        self._pairing = False
 
-    async def _stay(self, device: str) -> NoReturn:
-        """Be connected, for as long as that lasts."""
+    async def _stay(self, device: str | None) -> NoReturn:
+        """Be connected, for as long as that lasts; first link a new device, if there is none."""
+        self._pairing, self._coded_at = device is None, None
         async with self._placed(device):
-            until: float | None = self._clock.monotonic() + LOGIN
+            if device is None:
+                await self._pair()
+            until: float | None = self._clock.monotonic() + (LOGIN if device else LINKING)
             while True:
                 wait = None if until is None else max(0.0, until - self._clock.monotonic())
                 try:
@@ -428,7 +417,7 @@ class Session:
         raise _Trouble("deaf", at_once=True)
 
     @asynccontextmanager
-    async def _placed(self, device: str | None, *, alone: bool = False) -> Any:
+    async def _placed(self, device: str | None) -> Any:
         """Be held by a worker."""
         proxy = await self._parts.proxies.of(self.opening)
         # neonize does not clean up behind a connection that has failed, so it is not asked for one
@@ -438,7 +427,7 @@ class Session:
         while not self._news.empty():
             self._news.get_nowait()
         self._run = str(new_id())
-        self._worker = await self._parts.workers.place(self._run, self.hear, alone=alone)
+        self._worker = await self._parts.workers.place(self._run, self.hear)
         try:
             await self._worker.call(
                 "open",
@@ -452,6 +441,9 @@ class Session:
         finally:
             worker, run = self._worker, self._run
             self._worker, self._run = None, ""
+            if self._pairing:
+                worker.haunted += 1
+                self._pairing = False
             await _leave(self._parts.workers, worker, run)
 
     async def _again(self, trouble: _Trouble, failures: int) -> None:

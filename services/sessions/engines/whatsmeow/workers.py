@@ -48,8 +48,10 @@ STARTING: Final = 60.0
 ENDING: Final = 5.0
 # An empty worker is kept that long for whoever comes next: loading neonize takes a second.
 KEPT_EMPTY: Final = timedelta(seconds=30)
-# Every opening leaves something behind in neonize, so a worker is not used for ever.
+# Every opening leaves something behind in neonize, and every pairing that came to nothing a thread
+# that looks ten times a second whether it has come to something. So a worker is not used for ever.
 OPENINGS: Final = 1000
+HAUNTED: Final = 20
 # What a worker that fails may write to the log; Go's reports of a crash are long.
 LINES: Final = 100
 _NOISE: Final = ("Press Ctrl+C", "Login event:", "SendMessage: Error", "Pair Code")
@@ -89,6 +91,7 @@ class Worker:
     ) -> None:
         self.runs: dict[str, Handler] = {}
         self.openings = 0
+        self.haunted = 0
         self.dead = False
         self.alone = False
         self.empty_since = clock.monotonic()
@@ -109,8 +112,9 @@ class Worker:
     @property
     def has_room(self) -> bool:
         """Whether another session may be put here."""
-        fits = len(self.runs) < self._terms.sessions and self.openings < OPENINGS
-        return fits and not self.dead and not self.alone
+        fits = len(self.runs) < self._terms.sessions
+        fresh = self.openings < OPENINGS and self.haunted < HAUNTED
+        return fits and fresh and not self.dead and not self.alone
 
     @classmethod
     async def start(cls, terms: Terms, *, clock: Clock) -> "Worker":

@@ -83,7 +83,9 @@ class Holding:
         """WhatsApp has sent a frame; whatsmeow has not looked at it yet."""
         tag = _tag(frame)
         if tag == "message":
-            count = frame.count("<enc ")
+            # What the phone tells its devices is whatsmeow's business.
+            ours = 'category="peer"' not in frame.partition(' from="')[0]
+            count = frame.count("<enc ") if ours else 0
         elif tag == "receipt":
             count = max(1, frame.count("<user "))
         else:

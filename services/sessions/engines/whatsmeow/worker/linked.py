@@ -90,9 +90,11 @@ class Linked:
         self._listener = listener
         self._once = threading.Lock()
         self._settled = False
+        self._resumed = True
 
     def start(self, *, store: str, device: str | None, proxy: str | None, name: str) -> None:
         """Connect ``device``, or pair a new one if there is none. Returns at once."""
+        self._resumed = device is not None
         threading.Thread(
             target=self._live, args=(store, device, proxy, name), daemon=True, name="session"
         ).start()
@@ -121,7 +123,8 @@ class Linked:
     def _connect(self, store: str, device: str | None, proxy: str | None, name: str) -> str:
         binder = native.binder()
         address = native.device(device).SerializeToString() if device else b""
-        props = native.device_props(name)
+        # whatsmeow has one name for the whole process. Only a new device tells it to WhatsApp.
+        props = b"" if device else native.device_props(name)
         settings = native.proxy(proxy) if proxy else None
         wanted = (ctypes.c_char * len(_WANTED)).from_buffer_copy(_WANTED)
         on_code = binder.func_string(self._on_code)
@@ -173,10 +176,15 @@ class Linked:
         source = entry.Name
         if source == "Client/Recv":
             self.heard_at = monotonic()
+            self._settle_down()
             self._received(entry.Message)
         elif source == "Client/Send":
             self._sending(entry.Message)
         elif source.startswith("Client"):
+            # By now the session stands in neonize's maps, so the next one may be put there; but a
+            # new device has yet to tell its name.
+            if self._resumed:
+                self._settle_down()
             self._said(entry.Level, entry.Message)
         elif entry.Level in {"WARN", "ERROR"}:
             self._listener.noted(entry.Level, entry.Message)
@@ -199,7 +207,6 @@ class Linked:
             may_go(message_id)
 
     def _said(self, level: str, words: str) -> None:
-        self._settle_down()
         self.holding.ignored(words)
         if level in {"WARN", "ERROR"}:
             self._listener.noted(level, words)
