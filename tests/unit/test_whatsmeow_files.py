@@ -9,10 +9,16 @@ import imageio_ffmpeg
 import pytest
 from PIL import Image
 
-from services.sessions.engines.whatsmeow.worker import files, pictures, recordings
+from services.sessions.engines.whatsmeow.worker import (
+    conversion,
+    files,
+    pictures,
+    recordings,
+)
 from services.sessions.engines.whatsmeow.worker.files import Prepared
 from shared.contracts.content import Media
 from shared.errors import Rejected
+from shared.media import kinds
 from tests.support.whatsapp_files import AUDIO, DOCUMENT, IMAGE, STICKER, VIDEO, VOICE, Sample
 
 FFMPEG = Path(imageio_ffmpeg.get_ffmpeg_exe())
@@ -76,9 +82,9 @@ async def test_what_is_told_beside_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["voice", "audio", "video"])
 @pytest.mark.usefixtures("no_ffmpeg")
 async def test_without_ffmpeg_what_must_be_converted_is_refused(kind: str, tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(b"RIFF")
-    assert await refusal(kind, path, "audio/wav") == "CONVERSION_UNAVAILABLE"
+    path = tmp_path / "a.webm"
+    path.write_bytes(b"\x1a\x45\xdf\xa3")
+    assert await refusal(kind, path, "video/webm") == "CONVERSION_UNAVAILABLE"
 
 
 @pytest.mark.usefixtures("ffmpeg")
@@ -132,13 +138,16 @@ async def test_what_grows_when_it_is_converted_is_bounded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = await made(tmp_path, "a.wav", "-i", "sine=frequency=440")
-    monkeypatch.setattr(files, "LIMITS", {**files.LIMITS, "voice": 10})
+    monkeypatch.setattr(conversion, "OUTPUT", kinds.RULES["voice"].largest)
+    monkeypatch.setattr(
+        conversion, "VOICE", ("-af", "aloop=loop=-1:size=48000", "-c:a", "pcm_s16le", "-f", "wav")
+    )
     assert await refusal("voice", path, "audio/wav") == "MEDIA_TOO_LARGE"
 
 
 @pytest.mark.parametrize(
     ("kind", "mime_type"),
-    [("image", "image/gif"), ("image", "application/pdf"), ("sticker", "application/pdf")],
+    [("image", "image/heic"), ("image", "application/pdf"), ("sticker", "application/pdf")],
 )
 async def test_a_wrong_type_is_refused(kind: str, mime_type: str, tmp_path: Path) -> None:
     assert await refusal(kind, DOCUMENT.written(tmp_path), mime_type) == "MEDIA_TYPE"
@@ -152,10 +161,10 @@ async def test_a_type_that_cannot_be_converted_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["image", "document"])
-async def test_a_file_over_the_limit_is_refused(kind: str, tmp_path: Path) -> None:
+async def test_a_file_over_the_limit_is_refused(kind: kinds.MediaKind, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
-        file.truncate(files.LIMITS[kind] + 1)
+        file.truncate(kinds.RULES[kind].largest + 1)
     assert await refusal(kind, path, "image/png") == "MEDIA_TOO_LARGE"
 
 
@@ -175,7 +184,7 @@ def test_a_picture_is_fitted_into_a_sticker(tmp_path: Path, size: tuple[int, int
     data, moves = pictures.sticker(picture(tmp_path, size), "image/png")
     sticker = Image.open(BytesIO(data))
     assert (sticker.format, sticker.size, moves) == ("WEBP", (512, 512), False)
-    assert len(data) <= pictures.STICKER_BYTES
+    assert len(data) <= pictures.STILL_BYTES
 
 
 def test_what_is_a_sticker_already_is_not_touched(tmp_path: Path) -> None:
@@ -185,12 +194,42 @@ def test_what_is_a_sticker_already_is_not_touched(tmp_path: Path) -> None:
     assert pictures.sticker(path, "image/webp") == (path.read_bytes(), True)
 
 
-def test_an_animation_of_another_size_is_no_sticker(tmp_path: Path) -> None:
-    path = tmp_path / "a.webp"
-    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
-    frames[0].save(path, "WEBP", save_all=True, append_images=frames[1:])
-    with pytest.raises(Rejected, match="512"):
-        pictures.sticker(path, "image/webp")
+@pytest.mark.parametrize("form", ["WEBP", "GIF"])
+def test_an_animation_is_fitted_into_a_sticker_and_still_moves(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a"
+    frames = [Image.new("RGB", (64, 32), colour) for colour in ("red", "blue", "green")]
+    frames[0].save(path, form, save_all=True, append_images=frames[1:], duration=80)
+    data, moves = pictures.sticker(path, f"image/{form.lower()}")
+    sticker = Image.open(BytesIO(data))
+    assert (sticker.format, sticker.size, moves) == ("WEBP", (512, 512), True)
+    assert getattr(sticker, "n_frames", 1) == 3
+    assert len(data) <= pictures.MOVING_BYTES
+
+
+@pytest.mark.parametrize("form", ["WEBP", "GIF", "BMP", "TIFF"])
+async def test_a_picture_that_phones_do_not_show_becomes_one_that_they_do(
+    tmp_path: Path, form: str
+) -> None:
+    mime_type = f"image/{form.lower()}"
+    path = picture(tmp_path, (40, 20), form)
+    file = await files.prepared(Media(kind="image", mime_type=mime_type), path, mime_type)
+    assert (file.mime_type, file.fields["width"], file.fields["height"]) == ("image/jpeg", 40, 20)
+    assert Image.open(BytesIO(file.data)).format == "JPEG"
+
+
+@pytest.mark.usefixtures("ffmpeg")
+async def test_a_gif_becomes_a_film_that_repeats_itself(tmp_path: Path) -> None:
+    path = await made(tmp_path, "a.gif", "-i", "testsrc=size=64x64:rate=5")
+    file = await files.prepared(Media(kind="video", mime_type="image/gif"), path, "image/gif")
+    assert (file.mime_type, file.fields["gifPlayback"]) == ("video/mp4", True)
+
+
+@pytest.mark.usefixtures("ffmpeg")
+@pytest.mark.parametrize(
+    "mime_type", sorted(kinds.RULES["voice"].convertible | kinds.RULES["video"].convertible)
+)
+def test_every_type_that_is_taken_can_be_converted(mime_type: str) -> None:
+    assert mime_type in conversion.FORMATS
 
 
 def test_a_picture_that_would_fill_the_memory_is_not_opened(tmp_path: Path) -> None:

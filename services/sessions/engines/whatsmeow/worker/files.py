@@ -1,14 +1,10 @@
-"""Files that are sent: how large and of which type they may be, and what is told beside them.
+"""Files that are sent: made to be what WhatsApp takes, and what is told beside them.
 
-WhatsApp publishes limits for its Cloud API alone ("Supported media types": image 5 MB, audio and
-video 16 MB, document 100 MB, static sticker 100 KB and animated 500 KB). Its own clients, which a
-linked device is one of, have higher ones that no page promises. Those of ``LIMITS`` are Waypost's:
-Meta's, but for images, which linked devices are seen to send far larger. They also bound the
-memory of a worker: whatsmeow takes a file whole, and holds it about four times while it encrypts.
+What may be sent as what, and how large, ``shared.media.kinds`` says. That also bounds the memory of
+a worker: whatsmeow takes a file whole, and holds it about four times while it encrypts.
 """
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +13,10 @@ from typing import Final
 from services.sessions.engines.whatsmeow.worker import conversion, pictures, recordings
 from shared.contracts.content import Media
 from shared.errors import Rejected
+from shared.media import kinds
 
-MB: Final = 1_000_000
-LIMITS: Final[Mapping[str, int]] = {
-    "image": 16 * MB,
-    "video": 16 * MB,
-    "audio": 16 * MB,
-    "voice": 16 * MB,
-    "document": 100 * MB,
-    "sticker": 500_000,
-}
-IMAGES: Final = frozenset({"image/jpeg", "image/png", "image/webp"})
-AUDIO: Final = frozenset({"audio/aac", "audio/amr", "audio/mp4", "audio/mpeg", "audio/x-m4a"})
-VIDEO: Final = frozenset({"video/mp4", "video/3gpp"})
 VOICE: Final = "audio/ogg; codecs=opus"
-OGG: Final = frozenset({"audio/ogg", "application/ogg", "audio/opus"})
+_OGG: Final = frozenset({"audio/ogg", "audio/opus"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +34,12 @@ async def prepared(media: Media, path: Path, mime_type: str) -> Prepared:
     Raises ``Rejected``: ``MEDIA_TYPE``, ``MEDIA_TOO_LARGE``, ``MEDIA_GONE`` if it is not there,
     ``CONVERSION_UNAVAILABLE`` if it would have to be converted and cannot be here.
     """
-    plain = mime_type.partition(";")[0].strip().lower()
+    plain = kinds.plain(mime_type) or kinds.OCTETS
     try:
+        size = (await asyncio.to_thread(path.stat)).st_size
+        if size == 0:
+            raise Rejected("The file to send is empty.", code="MEDIA_TYPE")
+        kinds.require(media.kind, plain, size)
         match media.kind:
             case "image":
                 return await _image(path, plain)
@@ -61,7 +50,9 @@ async def prepared(media: Media, path: Path, mime_type: str) -> Prepared:
             case "voice":
                 return await _voice(media, path, plain)
             case "document":
-                return await _document(media, path, mime_type)
+                name = media.filename or "file"
+                fields: dict[str, object] = {"fileName": name, "title": name}
+                return Prepared(await asyncio.to_thread(path.read_bytes), mime_type, fields)
             case "sticker":
                 return await _sticker(path, plain)
     except FileNotFoundError as error:
@@ -69,29 +60,31 @@ async def prepared(media: Media, path: Path, mime_type: str) -> Prepared:
 
 
 async def _image(path: Path, mime_type: str) -> Prepared:
-    if mime_type not in IMAGES:
-        raise Rejected(
-            f"WhatsApp shows no images of type {mime_type}: send a JPEG or PNG, or a document.",
-            code="MEDIA_TYPE",
-        )
-    data = await _read("image", path)
+    if kinds.needs_conversion("image", mime_type):
+        data = await asyncio.to_thread(pictures.photo, path)
+        mime_type = "image/jpeg"
+    else:
+        data = await asyncio.to_thread(path.read_bytes)
     shown = await asyncio.to_thread(pictures.described, path)
-    return Prepared(data, mime_type, _known(_sized(shown), JPEGThumbnail=shown.thumbnail))
+    return _bounded(
+        "image", Prepared(data, mime_type, _sized(shown) | _known(JPEGThumbnail=shown.thumbnail))
+    )
 
 
 async def _video(media: Media, path: Path, mime_type: str) -> Prepared:
     async with AsyncExitStack() as stack:
-        if mime_type not in VIDEO:
+        fields = _known(gifPlayback=mime_type == "image/gif")
+        if kinds.needs_conversion("video", mime_type):
             path = await stack.enter_async_context(
                 conversion.converted(path, mime_type, conversion.VIDEO)
             )
             mime_type = "video/mp4"
-        data = await _read("video", path)
         film = await asyncio.to_thread(recordings.film, path)
-        fields = _known(_sized(film), seconds=media.seconds or film.seconds)
+        fields |= _sized(film) | _known(seconds=media.seconds or film.seconds)
         if conversion.possible():
             fields |= _known(JPEGThumbnail=await _still(path, mime_type))
-        return Prepared(data, mime_type, fields)
+        data = await asyncio.to_thread(path.read_bytes)
+        return _bounded("video", Prepared(data, mime_type, fields))
 
 
 async def _still(path: Path, mime_type: str) -> bytes:
@@ -106,17 +99,21 @@ async def _still(path: Path, mime_type: str) -> bytes:
 async def _audio(media: Media, path: Path, mime_type: str) -> Prepared:
     async with AsyncExitStack() as stack:
         seconds = media.seconds or 0
-        if mime_type in OGG and await asyncio.to_thread(recordings.is_opus, path):
+        if mime_type in _OGG and await asyncio.to_thread(recordings.is_opus, path):
             mime_type = VOICE
             seconds = seconds or await asyncio.to_thread(recordings.opus_seconds, path)
-        elif mime_type not in AUDIO:
+        elif kinds.needs_conversion("audio", mime_type) or (
+            # Not every phone plays what else comes in an Ogg; some do.
+            mime_type in _OGG and conversion.possible()
+        ):
             path = await stack.enter_async_context(
                 conversion.converted(path, mime_type, conversion.AUDIO)
             )
             mime_type = "audio/mp4"
-        if not seconds and mime_type in {"audio/mp4", "audio/x-m4a"}:
+        if not seconds and mime_type == "audio/mp4":
             seconds = (await asyncio.to_thread(recordings.film, path)).seconds
-        return Prepared(await _read("audio", path), mime_type, _known(seconds=seconds))
+        data = await asyncio.to_thread(path.read_bytes)
+        return _bounded("audio", Prepared(data, mime_type, _known(seconds=seconds)))
 
 
 async def _voice(media: Media, path: Path, mime_type: str) -> Prepared:
@@ -126,43 +123,27 @@ async def _voice(media: Media, path: Path, mime_type: str) -> Prepared:
                 conversion.converted(path, mime_type, conversion.VOICE)
             )
         seconds = media.seconds or await asyncio.to_thread(recordings.opus_seconds, path)
-        fields = {"PTT": True} | _known(seconds=seconds)
-        return Prepared(await _read("voice", path), VOICE, fields)
-
-
-async def _document(media: Media, path: Path, mime_type: str) -> Prepared:
-    name = media.filename or "file"
-    return Prepared(await _read("document", path), mime_type, {"fileName": name, "title": name})
+        data = await asyncio.to_thread(path.read_bytes)
+        return _bounded("voice", Prepared(data, VOICE, {"PTT": True} | _known(seconds=seconds)))
 
 
 async def _sticker(path: Path, mime_type: str) -> Prepared:
-    # A sticker may be made of a large picture, but not of a huge one.
-    _bounded("image", (await asyncio.to_thread(path.stat)).st_size)
     data, moves = await asyncio.to_thread(pictures.sticker, path, mime_type)
-    _bounded("sticker", len(data))
     side = pictures.STICKER
-    return Prepared(data, "image/webp", {"width": side, "height": side} | _known(isAnimated=moves))
+    fields = {"width": side, "height": side} | _known(isAnimated=moves)
+    return _bounded("sticker", Prepared(data, "image/webp", fields))
 
 
-async def _read(kind: str, path: Path) -> bytes:
-    _bounded(kind, (await asyncio.to_thread(path.stat)).st_size)
-    return await asyncio.to_thread(path.read_bytes)
-
-
-def _bounded(kind: str, size: int) -> None:
-    if size == 0:
-        raise Rejected("The file to send is empty.", code="MEDIA_TYPE")
-    if size > LIMITS[kind]:
-        raise Rejected(
-            f"A file of kind {kind} may have {LIMITS[kind]:,} bytes, and this one has {size:,}.",
-            code="MEDIA_TOO_LARGE",
-        )
+def _bounded(kind: kinds.MediaKind, file: Prepared) -> Prepared:
+    """The same, if it is not too large: what was converted may have grown."""
+    kinds.require(kind, kinds.plain(file.mime_type) or kinds.OCTETS, len(file.data))
+    return file
 
 
 def _sized(shown: pictures.Picture | recordings.Film) -> dict[str, object]:
     return _known(width=shown.width, height=shown.height)
 
 
-def _known(fields: Mapping[str, object] | None = None, **more: object) -> dict[str, object]:
+def _known(**fields: object) -> dict[str, object]:
     """Without what is 0, empty or false."""
-    return {name: value for name, value in {**(fields or {}), **more}.items() if value}
+    return {name: value for name, value in fields.items() if value}
