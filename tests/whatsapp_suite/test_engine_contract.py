@@ -10,6 +10,6 @@ from tests.contract.whatsmeow_trial import whatsmeow
 
 
 @pytest.fixture
-async def trial(database_url: str) -> AsyncIterator[Trial]:
+async def trial(database_url: str) -> AsyncIterator[Trial]:  # type: ignore[no-redef]
     async with whatsmeow(database_url) as made:
         yield made
