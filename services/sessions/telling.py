@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from uuid import UUID
 
-from services.sessions.domain.addresses import public
+from services.sessions.domain.addresses import GROUP, public
 from services.sessions.engines.port import (
     MessageEdited,
     MessageReceived,
@@ -71,6 +71,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
     id_ = str(message_id)
     sender = public(stanza.sender.chat_id)
     to = public(session.number) if session.number is not None else ""
+    group = stanza.chat if stanza.chat.endswith(GROUP) else None
     match stanza:
         case MessageReceived():
             return events.MessageReceived(
@@ -80,6 +81,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
                 message_type=stanza.content.kind,
                 timestamp=stanza.at,
                 identity=stanza.sender,
+                group_id=group,
                 content=_with_media(stanza),
                 engine_message_id=stanza.engine_message_id,
                 reply_to=stanza.reply_to,
@@ -92,6 +94,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
                 message_type=stanza.content.kind,
                 timestamp=stanza.at,
                 identity=stanza.sender,
+                group_id=group,
                 content=stanza.content,
             )
         case MessageRevoked():
@@ -102,6 +105,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
                 message_type="revoked",
                 timestamp=stanza.at,
                 identity=stanza.sender,
+                group_id=group,
             )
         case Reaction():
             return events.MessageReaction(
@@ -111,6 +115,7 @@ def _event(session: Session, stanza: Stanza, message_id: UUID) -> events.Message
                 message_type="reaction",
                 timestamp=stanza.at,
                 identity=stanza.sender,
+                group_id=group,
                 emoji=stanza.emoji,
             )
         case _:

@@ -32,7 +32,11 @@ class Failure(PublicContract):
 
 
 class MessageEvent(Event):
-    """What every event about a message tells. ``message_id`` is the one that the API returns."""
+    """What every event about a message tells. ``message_id`` is the one that the API returns.
+
+    ``group_id`` is the group that somebody wrote or acted in, absent in a chat of two: to answer
+    there, send to it. ``identity`` is who it was, in either.
+    """
 
     message_id: str
     from_: str = Field(alias="from")
@@ -40,6 +44,7 @@ class MessageEvent(Event):
     message_type: str
     timestamp: Moment
     identity: Identity
+    group_id: str | None = None
 
 
 class MessageReceived(MessageEvent):

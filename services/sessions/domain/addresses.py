@@ -5,6 +5,7 @@ from hashlib import sha256
 PERSON = "@s.whatsapp.net"
 # WhatsApp's older form of a person's address, still written by many clients.
 LEGACY_PERSON = "@c.us"
+GROUP = "@g.us"
 
 
 def canonical(address: str) -> str:
