@@ -146,3 +146,30 @@ async def a_message_row(connection: Connection, tenant: UUID, instance: UUID, **
         NOON,
     )
     return UUID(str(row["id"]))
+
+
+async def a_file(connection: Connection, tenant: UUID, **given: Any) -> UUID:
+    """The row of a file that was uploaded; its bytes are the caller's to store."""
+    row: dict[str, Any] = {
+        "id": new_id(),
+        "sha256": "0" * 64,
+        "size": 1,
+        "mime_type": "text/plain",
+        "filename": None,
+        "deleted_at": None,
+        **given,
+    }
+    await connection.execute(
+        "INSERT INTO gateway.media"
+        " (id, tenant_id, sha256, size, mime_type, filename, created_at, deleted_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        row["id"],
+        tenant,
+        row["sha256"],
+        row["size"],
+        row["mime_type"],
+        row["filename"],
+        NOON,
+        row["deleted_at"],
+    )
+    return UUID(str(row["id"]))

@@ -165,7 +165,9 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
     own = f"{chat}|{id_ if body['kind'] == 'message' else body.get('cause')}"
     match str(body["kind"]):
         case "message":
-            reply_to = body.get("reply_to")
+            content = CONTENT.validate_python(body["content"])
+            answers = content.reply_to if isinstance(content, Text | Media) else None
+            reply_to = body.get("reply_to", answers)
             return MessageReceived(
                 instance_id=instance_id,
                 at=at,
@@ -173,7 +175,7 @@ def read(instance_id: UUID, body: Mapping[str, object], *, at: datetime) -> Engi
                 chat=chat,
                 sender=sender,
                 engine_message_id=id_,
-                content=CONTENT.validate_python(body["content"]),
+                content=content,
                 reply_to=None if reply_to is None else str(reply_to),
                 media=_handle(body.get("media")),
             )
