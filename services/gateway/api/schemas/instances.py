@@ -55,7 +55,8 @@ class NewInstance(ApiModel):
     phone_number: PhoneNumber | None = Field(default=None, description="Its own number, if known.")
     settings: dict[str, object] | None = Field(
         default=None,
-        description="What its engine can be told: `unconfirmedAfter`; the sandbox also `autoScan`, `receipts`.",
+        description="What its engine can be told: `unconfirmedAfter`; the sandbox also"
+        " `autoScan`, `receipts`.",
         examples=[{"autoScan": True}],
     )
 
