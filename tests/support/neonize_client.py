@@ -4,6 +4,7 @@ Its protobufs and its exceptions are neonize's own; what neonize makes of them i
 ``tests/whatsapp_suite``. Who it is and whom it knows stands here.
 """
 
+import gc
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -31,6 +32,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)
     for _part in ("utils.enum", "exc", "proto.Neonize_pb2"):
         import_module(f"neonize.{_part}")
+    gc.collect()
 
 OURS, OUR_LID = "4915100000080", "100000000000080"
 ADA, ADA_LID = "4915100000071", "100000000000071"
