@@ -191,7 +191,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             chats=Chats(
                 database=database, sending=sending, relay=relay, limits=limits, clock=clock
             ),
-            contacts=Contacts(askable=askable, sending=sending, limits=limits),
+            contacts=Contacts(askable=askable, sending=sending, limits=limits, clock=clock),
         ),
         media=Media(
             database=database,

@@ -498,6 +498,25 @@ async def test_numbers_are_asked_about_in_batches_and_invalid_ones_not_at_all(
     assert (found["+12025550001"]["onWhatsApp"], found["+12025550001"]["jid"]) == (False, None)
 
 
+async def test_all_batches_together_have_the_time_of_one_question(database_url: str) -> None:
+    async with gateway_support.running(database_url, ask_seconds=1) as gateway:
+        sender = await gateway.sender()
+        numbers = [f"+1202555{n:04d}" for n in range(60)]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(
+                sender.customer.post("/api/contacts/check", {"numbers": numbers})
+            )
+            first: AskInstance = await gateway.heard.next(AskInstance)
+            assert isinstance(first.question, CheckNumbers)
+            checked = [
+                CheckedNumber(number=one, on_whatsapp=True) for one in first.question.numbers
+            ]
+            await say(gateway, first, CheckedNumbers(numbers=tuple(checked)))
+            second: AskInstance = await gateway.heard.next(AskInstance)
+            assert second.until - first.until < timedelta(milliseconds=50)
+        assert waiting.result().code == "ENGINE_UNAVAILABLE"
+
+
 async def test_if_all_numbers_are_invalid_nobody_is_asked(gateway: Gateway) -> None:
     sender = await gateway.sender(status="disconnected")
     response = await sender.customer.post("/api/contacts/check", {"numbers": ["nobody"]})

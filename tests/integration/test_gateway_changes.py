@@ -53,6 +53,10 @@ async def test_an_edit_and_a_revocation_are_messages_about_a_message(
         )
         assert (row["type"], row["status"], row["chat"]) == (kind, "queued", GROUP)
         assert row["target_id"] == target
+        sent_at = await gateway.sql.fetchval(
+            "SELECT sent_at FROM dispatcher.messages WHERE id = $1", target
+        )
+        assert row["expires_at"] == sent_at + (EDITABLE_FOR if kind == "edit" else REVOCABLE_FOR)
         assert CONTENT.validate_json(row["content"]) == content
     shown = (await sender.customer.get(f"/api/messages/{edited.data['id']}")).data
     assert shown["targetId"] == str(target)

@@ -1,5 +1,6 @@
 """Instances that a request wants to ask something: found, able and ready, or refused at once."""
 
+from datetime import timedelta
 from typing import TypeVar
 
 from aiohttp import web
@@ -23,6 +24,7 @@ class Askable:
     def __init__(self, *, database: Database, asking: Asking) -> None:
         self._database = database
         self._asking = asking
+        self.deadline = asking.deadline
 
     async def in_path(self, request: web.Request, capability: Capability) -> Instance:
         """The instance that the path names, or that of the calling key, if its engine can."""
@@ -50,6 +52,8 @@ class Askable:
         instance: Instance | Sender,
         question: Question,
         wanted: type[AnswerT],
+        *,
+        within: timedelta | None = None,
     ) -> AnswerT:
         """The answer of an instance, whatever its state."""
         return await self._asking.ask(
@@ -58,6 +62,7 @@ class Askable:
             instance_id=instance.id,
             shard=instance.shard,
             request_id=request[REQUEST_ID],
+            within=within,
         )
 
 

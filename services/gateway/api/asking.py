@@ -64,7 +64,7 @@ class Asking:
         self._broker = broker
         self._clock = clock
         self._metrics = metrics
-        self._deadline = deadline
+        self.deadline = deadline
         self._most = most
         self._key = f"gateway.{new_id()}"
         self._waiting: dict[UUID, asyncio.Future[InstanceAnswered]] = {}
@@ -90,8 +90,9 @@ class Asking:
         instance_id: UUID,
         shard: int,
         request_id: str,
+        within: timedelta | None = None,
     ) -> AnswerT:
-        """The answer of an instance whose commands go to ``shard``.
+        """The answer of an instance whose commands go to ``shard``; in less time if ``within``.
 
         Raises ``Rejected`` with what WhatsApp or the session service says against it, ``Transient``
         if nobody has answered in time, and ``Unconfirmed`` if it is not known whether it was done.
@@ -100,6 +101,7 @@ class Asking:
             raise _restarting()
         if len(self._waiting) >= self._most:
             raise Transient("Too many wait for answers at this moment; ask again.")
+        deadline = self.deadline if within is None else within
         ask_id = new_id()
         waiting: asyncio.Future[InstanceAnswered] = asyncio.get_running_loop().create_future()
         self._waiting[ask_id] = waiting
@@ -110,10 +112,10 @@ class Asking:
                 instance_id=instance_id,
                 question=question,
                 reply_to=self._key,
-                until=self._clock.now() + self._deadline,
+                until=self._clock.now() + deadline,
                 request_id=request_id,
             )
-            answered = await self._answer(command, shard, waiting)
+            answered = await self._answer(command, shard, waiting, deadline)
             outcome = "refused" if answered.answer is None else "answered"
         finally:
             del self._waiting[ask_id]
@@ -126,7 +128,11 @@ class Asking:
         return answered.answer
 
     async def _answer(
-        self, command: AskInstance, shard: int, waiting: asyncio.Future[InstanceAnswered]
+        self,
+        command: AskInstance,
+        shard: int,
+        waiting: asyncio.Future[InstanceAnswered],
+        deadline: timedelta,
     ) -> InstanceAnswered:
         message = Outgoing(
             exchange=COMMANDS,
@@ -136,7 +142,7 @@ class Asking:
             type=AskInstance.TYPE,
         )
         try:
-            async with asyncio.timeout(self._deadline.total_seconds()):
+            async with asyncio.timeout(deadline.total_seconds()):
                 await self._broker.publish([message])
                 # Not awaited itself: to be cancelled is the request's right, not only the answer's.
                 await asyncio.wait([waiting])

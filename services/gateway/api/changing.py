@@ -1,5 +1,7 @@
 """Changing messages that were sent: new words for a text, and deleting one for everyone."""
 
+from datetime import datetime
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -44,8 +46,8 @@ class Changing:
         target = await self._target(request)
 
         async def say(_: Sender) -> Said:
-            may_edit(_changeable(target), now=self._clock.now())
-            return _about(target, Edit(target_id=_engine_id(target), text=body.message))
+            until = may_edit(_changeable(target), now=self._clock.now())
+            return _about(target, Edit(target_id=_engine_id(target), text=body.message), until)
 
         return await self._say(request, target, body, say)
 
@@ -53,8 +55,8 @@ class Changing:
         target = await self._target(request)
 
         async def say(_: Sender) -> Said:
-            may_revoke(_changeable(target), now=self._clock.now())
-            return _about(target, Revoke(target_id=_engine_id(target)))
+            until = may_revoke(_changeable(target), now=self._clock.now())
+            return _about(target, Revoke(target_id=_engine_id(target)), until)
 
         return await self._say(request, target, SendOptions(), say)
 
@@ -93,5 +95,7 @@ def _engine_id(message: Message) -> str:
     return message.engine_message_id
 
 
-def _about(message: Message, content: Edit | Revoke) -> Said:
-    return Said(to=address_of(message.chat), content=content, target_id=message.id)
+def _about(message: Message, content: Edit | Revoke, until: datetime | None) -> Said:
+    return Said(
+        to=address_of(message.chat), content=content, target_id=message.id, expires_at=until
+    )

@@ -1,6 +1,7 @@
 """Whether numbers are on WhatsApp."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from aiohttp import web
@@ -13,6 +14,7 @@ from services.gateway.api.sending import Sending
 from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.recipients import PERSON, NotAnAddress, address_of
 from services.gateway.store.instances import Sender
+from shared.clock import Clock
 from shared.contracts.questions import CheckedNumber, CheckedNumbers, CheckNumbers
 from shared.web.body import BodyLimits, read_model
 from shared.web.envelope import respond
@@ -24,7 +26,10 @@ AT_ONCE: Final = 50
 class Contacts:
     """``/api/contacts/check``."""
 
-    def __init__(self, *, askable: Askable, sending: Sending, limits: BodyLimits) -> None:
+    def __init__(
+        self, *, askable: Askable, sending: Sending, limits: BodyLimits, clock: Clock
+    ) -> None:
+        self._clock = clock
         self._askable = askable
         self._sending = sending
         self._limits = limits
@@ -42,11 +47,19 @@ class Contacts:
     async def _ask(
         self, request: web.Request, sender: Sender, numbers: Sequence[str]
     ) -> dict[str, CheckedNumber]:
-        """One question after another: an instance takes few at a time, and WhatsApp counts them."""
+        """One question after another: an instance takes few at a time, and WhatsApp counts them.
+
+        All of them have the time of one. What was found out by then is remembered by the session
+        service, so whoever asks again gets further.
+        """
         known: dict[str, CheckedNumber] = {}
+        until = self._clock.monotonic() + self._askable.deadline.total_seconds()
         for batch in _batches(numbers):
+            left = timedelta(seconds=max(0.0, until - self._clock.monotonic()))
             question = CheckNumbers(numbers=tuple(batch))
-            answer = await self._askable.answer(request, sender, question, CheckedNumbers)
+            answer = await self._askable.answer(
+                request, sender, question, CheckedNumbers, within=left
+            )
             known.update({one.number: one for one in answer.numbers})
         return known
 

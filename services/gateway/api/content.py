@@ -3,6 +3,7 @@
 import mimetypes
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -42,11 +43,12 @@ from shared.web.body import invalid
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What a message says, to whom, and which message it is about."""
+    """What a message says, to whom, which message it is about, and when it is too late for it."""
 
     to: Address
     content: Sendable
     target_id: UUID | None = None
+    expires_at: datetime | None = None
 
     @property
     def type(self) -> str:

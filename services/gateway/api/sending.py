@@ -202,7 +202,11 @@ class Sending:
             created_at=now,
             type=said.type,
             options=Options(
-                metadata, PRIORITIES[options.priority], options.on_unknown, said.target_id
+                metadata,
+                PRIORITIES[options.priority],
+                options.on_unknown,
+                said.target_id,
+                said.expires_at,
             ),
             keyed=None
             if named is None

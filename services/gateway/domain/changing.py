@@ -26,23 +26,26 @@ class Changeable:
     revoked_at: datetime | None
 
 
-def may_edit(message: Changeable, *, now: datetime) -> None:
-    """Return if the message's words can be replaced; raises what to tell the caller."""
+def may_edit(message: Changeable, *, now: datetime) -> datetime | None:
+    """Until when the message's words can be replaced; raises what to tell the caller.
+
+    An edit that waits for longer must not be sent: nobody would see it.
+    """
     _own_and_sent(message, "edited")
     if message.type != "text":
         raise Rejected(f"Only texts can be edited, and this is {message.type}; send a new one.")
-    _in_time(message, EDITABLE_FOR, "edited for 15 minutes; send a new one", now=now)
+    return _in_time(message, EDITABLE_FOR, "edited for 15 minutes; send a new one", now=now)
 
 
-def may_revoke(message: Changeable, *, now: datetime) -> None:
-    """Return if the message can be deleted for everyone; raises what to tell the caller."""
+def may_revoke(message: Changeable, *, now: datetime) -> datetime | None:
+    """Until when the message can be deleted for everyone; raises what to tell the caller."""
     _own_and_sent(message, "revoked")
     if message.type in _UNCHANGEABLE:
         raise Rejected(
             "This is no message of its own but changes another one; a reaction is taken back with "
             "an empty emoji."
         )
-    _in_time(message, REVOCABLE_FOR, "revoked for two days and a half", now=now)
+    return _in_time(message, REVOCABLE_FOR, "revoked for two days and a half", now=now)
 
 
 def _own_and_sent(message: Changeable, done: str) -> None:
@@ -60,6 +63,10 @@ def _own_and_sent(message: Changeable, done: str) -> None:
         )
 
 
-def _in_time(message: Changeable, limit: timedelta, rule: str, *, now: datetime) -> None:
-    if message.sent_at is not None and now - message.sent_at > limit:
+def _in_time(message: Changeable, limit: timedelta, rule: str, *, now: datetime) -> datetime | None:
+    if message.sent_at is None:
+        return None
+    end = message.sent_at + limit
+    if now > end:
         raise Conflict(f"The message was sent too long ago: WhatsApp lets one be {rule}.")
+    return end

@@ -28,12 +28,13 @@ class Origin(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What few messages have. ``metadata`` is JSON already."""
+    """What few messages have. ``metadata`` is JSON already. Without ``expires_at`` it is a day."""
 
     metadata: str | None = None
     priority: int = 1
     on_unknown: str = "fail"
     target_id: UUID | None = None
+    expires_at: datetime | None = None
 
 
 class NewMessage(NamedTuple):
@@ -72,7 +73,8 @@ _INSERT = """
                 ELSE m.chat END,
            m.type, m.content::jsonb, m.metadata::jsonb, 'queued', m.priority,
            '3EB0' || upper(left(encode(sha256(m.id::text::bytea), 'hex'), 18)), m.on_unknown,
-           m.request_id, m.created_at, m.created_at + interval '24 hours', m.created_at,
+           m.request_id, m.created_at,
+           coalesce(m.expires_at, m.created_at + interval '24 hours'), m.created_at,
            m.target_id
 """
 _ORIGINS = """
@@ -83,7 +85,7 @@ _PLAIN = f"""
     {_INSERT}
     FROM (
         SELECT *, 'text' AS type, NULL AS metadata, 1 AS priority, 'fail' AS on_unknown,
-               NULL::uuid AS target_id
+               NULL::uuid AS target_id, NULL::timestamptz AS expires_at
         FROM unnest($5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
             WITH ORDINALITY AS m (origin, id, chat, content, request_id, created_at, place)
     ) AS m
@@ -97,10 +99,11 @@ _ANY = f"""
     WITH m AS (
         SELECT * FROM unnest(
             $5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
-            $11::text[], $12::text[], $13::smallint[], $14::text[], $21::uuid[]
+            $11::text[], $12::text[], $13::smallint[], $14::text[], $21::uuid[],
+            $22::timestamptz[]
         ) WITH ORDINALITY AS m (
             origin, id, chat, content, request_id, created_at, type, metadata, priority, on_unknown,
-            target_id, place
+            target_id, expires_at, place
         )
     ),
     k AS (
@@ -170,6 +173,7 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> l
         [key.response for _, key in keyed],
         [message.created_at for message, _ in keyed],
         [option.target_id for option in chosen],
+        [option.expires_at for option in chosen],
     )
     left_out = {row[0] for row in refused}
     return [message.id not in left_out for message in messages]
