@@ -175,6 +175,7 @@ def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
             instance_id=event.instance_id,
             kind=event.status,
             at=event.at,
+            engine_message_id=event.engine_message_id,
         )
         for _, event in items
         if isinstance(event, StatusChanged)

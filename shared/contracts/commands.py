@@ -78,12 +78,17 @@ class TransmissionsSettled(Command):
 
 
 class Receipt(Contract):
-    """WhatsApp says that a message was sent, delivered or read. May come twice and in any order."""
+    """WhatsApp says that a message was sent, delivered or read. May come twice and in any order.
+
+    It may even come before the report that the message was accepted, so it names the id too that
+    the engine has used.
+    """
 
     message_id: UUID
     instance_id: UUID
     kind: Literal["sent", "delivered", "read"]
     at: datetime
+    engine_message_id: str | None = None
 
 
 class ReceiptsReported(Command):

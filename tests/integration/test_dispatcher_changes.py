@@ -239,6 +239,28 @@ async def test_the_id_that_an_engine_chose_replaces_the_one_that_was_allocated(
     assert told["data"]["engineMessageId"] == "3AWHATSAPPSOWN"
 
 
+async def test_a_receipt_that_comes_before_the_report_tells_the_engines_id_as_well(
+    world: World,
+) -> None:
+    transmission = new_id()
+    message = await world.a_row(status="sending", transmission_id=transmission)
+    own = "3AWHATSAPPSOWN"
+    receipt = Receipt(
+        message_id=message,
+        instance_id=world.instance,
+        kind="delivered",
+        at=later(1),
+        engine_message_id=own,
+    )
+    async with world.database.hot_tx() as connection:
+        await settlement.receive(connection, [receipt], now=NOON)
+    await world.settle((message, transmission), engine_message_id=own)
+    assert (await world.row(message))["engine_message_id"] == own
+    bodies = await world.sql.fetch("SELECT body FROM dispatcher.outbox ORDER BY seq")
+    assert {orjson.loads(row[0])["data"]["engineMessageId"] for row in bodies} == {own}
+    assert len(bodies) == 2
+
+
 async def test_an_outcome_that_is_unknown_keeps_the_id_that_was_allocated(world: World) -> None:
     transmission = new_id()
     message = await world.a_row(status="sending", transmission_id=transmission)

@@ -76,7 +76,8 @@ def received(message: Message, receipts: Iterable[Receipt]) -> tuple[Message, li
         if PROGRESS[receipt.kind] <= PROGRESS[message.status]:
             continue
         if message.sent_at is None:
-            message = replace(message, status="sent", sent_at=receipt.at)
+            id_ = receipt.engine_message_id or message.engine_message_id
+            message = replace(message, status="sent", sent_at=receipt.at, engine_message_id=id_)
             told.append(progress(message, "sent", receipt.at))
         if receipt.kind == "delivered":
             message = replace(message, delivered_at=receipt.at)
