@@ -25,9 +25,11 @@ from services.sessions.engines.port import (
     Replaced,
     SessionDown,
     Sink,
+    Stanza,
     Transmitted,
 )
 from services.sessions.engines.whatsmeow import wire
+from services.sessions.engines.whatsmeow.arrivals import Arrivals
 from services.sessions.engines.whatsmeow.devices import Assigned, Devices
 from services.sessions.engines.whatsmeow.offering import Offering
 from services.sessions.engines.whatsmeow.proxies import Proxies
@@ -108,6 +110,7 @@ class Session:
         self._pairing = False
         self._coded_at: datetime | None = None
         self._news: asyncio.Queue[Frame] = asyncio.Queue()
+        self._arrived = Arrivals()
         self._heard_at: datetime | None = None
         self._looking: set[asyncio.Task[None]] = set()
 
@@ -194,8 +197,17 @@ class Session:
         if worker is None or frame["run"] != run:
             return
         event = wire.event_from_frame(frame["event"])
-        if not self.offering.put(event, taken=lambda: worker.committed(run, [sequence])):
+        stanza = event.stanza_key if isinstance(event, Stanza) else None
+
+        def taken() -> None:
+            worker.committed(run, [sequence])
+            if stanza is not None:
+                self._arrived.commit(stanza)
+
+        if not self.offering.put(event, taken=taken):
             self._news.put_nowait({"do": "told", "what": "overrun"})
+        elif stanza is not None:
+            self._arrived.expect(stanza)
 
     def _on_told(self, frame: Frame) -> None:
         if not self._pairing and frame["what"] == "connected":
@@ -210,14 +222,17 @@ class Session:
         worker, devices = self._worker, self._parts.devices
         if worker is None:
             return
-        if await self._patiently(lambda: devices.recorded(self.instance_id, frame["message_id"])):
-            worker.known(frame["run"], frame["message_id"])
+        id_ = frame["message_id"]
+        # Only the worker died, perhaps, and what it had handed on is here.
+        here = await self._arrived.committed(id_)
+        if here or await self._patiently(lambda: devices.recorded(self.instance_id, id_)):
+            worker.known(frame["run"], id_)
             return
         address = await self._patiently(lambda: devices.of(self.instance_id))
         sender = frame["sender"]
         if address is None or await self._patiently(lambda: devices.is_own(address, sender)):
             # What other devices of the account say is not recorded.
-            worker.known(frame["run"], frame["message_id"])
+            worker.known(frame["run"], id_)
             return
         log.warning("message_asked_for_again", instance_id=str(self.instance_id))
         await self._patiently(

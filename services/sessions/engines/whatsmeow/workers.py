@@ -52,8 +52,9 @@ KEPT_EMPTY: Final = timedelta(seconds=30)
 # that looks ten times a second whether it has come to something. So a worker is not used for ever.
 OPENINGS: Final = 1000
 HAUNTED: Final = 20
-# What a worker that fails may write to the log; Go's reports of a crash are long.
-LINES: Final = 100
+# What a worker may write to the log in a minute; Go's reports of a crash are long.
+LINES: Final = 60
+MINUTE: Final = 60.0
 _NOISE: Final = ("Press Ctrl+C", "Login event:", "SendMessage: Error", "Pair Code")
 
 Handler = Callable[[Frame], None]
@@ -93,6 +94,7 @@ class Worker:
         self.openings = 0
         self.haunted = 0
         self.dead = False
+        self.let_go = False
         self.alone = False
         self.empty_since = clock.monotonic()
         self._process = process
@@ -103,6 +105,7 @@ class Worker:
         self._calls: dict[int, _Call] = {}
         self._numbers = itertools.count(1)
         self._lines = 0
+        self._lines_since = clock.monotonic()
 
     @property
     def pid(self) -> int:
@@ -222,7 +225,7 @@ class Worker:
 
     def end(self) -> None:
         """Let it go, with all sessions that it still has. ``run`` returns soon after."""
-        self.dead = True
+        self.dead = self.let_go = True
         self._link.close()
 
     async def _listen(self) -> None:
@@ -294,6 +297,9 @@ class Worker:
                 continue
             if not line:
                 return
+            now = self._clock.monotonic()
+            if now - self._lines_since > MINUTE:
+                self._lines, self._lines_since = 0, now
             self._lines += 1
             if self._lines <= LINES:
                 _relate(line, self.pid)
@@ -373,13 +379,14 @@ class Workers:
         return worker
 
     async def _keep(self, worker: Worker) -> None:
-        expected = False
         try:
             await worker.run()
-            expected = not worker.runs
         finally:
             self._all.remove(worker)
-            log.info("worker_ended", pid=worker.pid, expected=expected)
+            if worker.let_go:
+                log.info("worker_ended", pid=worker.pid)
+            else:
+                log.warning("worker_died", pid=worker.pid)
 
     async def _tidy(self) -> None:
         while True:
