@@ -7,9 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from shared.broker.port import Outgoing
+from services.gateway.api.asking import Asking
+from services.gateway.metrics import GatewayMetrics
+from shared.broker.memory import MemoryBroker
+from shared.broker.port import Outgoing, Subscription
 from shared.broker.topology import REPLIES, shard_queue
+from shared.clock import SystemClock
 from shared.contracts.commands import AskInstance, InstanceAnswered, Refusal
 from shared.contracts.content import Identity
 from shared.contracts.questions import (
@@ -36,12 +41,13 @@ from shared.contracts.questions import (
     TellInviteLink,
     TellProfile,
 )
+from shared.errors import Transient
 from shared.ids import new_id
 from tests.support import gateway as gateway_support
 from tests.support.builders import an_instance
 from tests.support.customer import Answer as Response
 from tests.support.customer import Customer
-from tests.support.gateway import Gateway, Sender
+from tests.support.gateway import Gateway, Heard, Sender
 
 GROUP = "120363000000000001@g.us"
 ADA = Identity(phone="+12025550142", chat_id="12025550142@s.whatsapp.net", push_name="Ada")
@@ -306,6 +312,32 @@ async def test_more_than_may_wait_are_refused_at_once(database_url: str) -> None
             await say(gateway, asked, Profile(identity=ADA))
         assert first.result().status == 200
         assert (await answering(gateway, ada.get(at), Profile(identity=ADA)))[0].status == 200
+
+
+async def test_when_the_process_stops_nobody_waits_any_longer() -> None:
+    broker = MemoryBroker(raise_failures=True)
+    heard = Heard()
+    asking = Asking(
+        broker=broker,
+        clock=SystemClock(),
+        metrics=GatewayMetrics(CollectorRegistry()),
+        deadline=timedelta(seconds=30),
+        most=10,
+    )
+
+    async def ask() -> Profile:
+        return await asking.ask(
+            TellProfile(), Profile, instance_id=new_id(), shard=7, request_id="r"
+        )
+
+    queue = Subscription(queue=shard_queue(7), receive=heard.receive)
+    async with broker.subscribe(queue), asking.listening():
+        waiting = asyncio.ensure_future(ask())
+        await heard.next(AskInstance)
+        asking.close()
+        for one in (waiting, ask()):
+            with pytest.raises(Transient, match="restarted"):
+                await one
 
 
 @pytest.mark.parametrize("status", ["created", "qr", "connecting", "disconnected", "banned"])
