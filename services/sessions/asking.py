@@ -55,7 +55,7 @@ FOUND_FOR: Final = timedelta(hours=24)
 MISSED_FOR: Final = timedelta(hours=1)
 SIGN_DEADLINE: Final = timedelta(seconds=10)
 PUBLISH_AGAIN: Final = timedelta(milliseconds=250)
-# How many times as many tasks there may be when those count that only refuse.
+# How many times as many tasks there may be when those count that only answer or refuse.
 REFUSING: Final = 4
 
 # A phone can be linked to what waits for one.
@@ -121,6 +121,7 @@ class Asking:
         # made twice stays.
         self._asked: dict[UUID, datetime] = {}
         self._lines: dict[UUID, _Line] = {}
+        self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
 
@@ -144,14 +145,15 @@ class Asking:
             return
         self._asked[command.ask_id] = command.until
         if not self._full(command.instance_id):
-            self._begin(command.instance_id, self._answer(command))
+            line = self._enter(command.instance_id)
+            self._begin(self._answer(command, line))
             return
         self._count(command.question, "refused")
         # A refusal costs no more than a publish, but there is an end to that too: whoever is told
         # nothing has waited for nothing, which a flood deserves.
         if len(self._tasks) < REFUSING * self._most:
             too_much = Throttled("Too many questions at once; ask again when one is answered.")
-            self._begin(command.instance_id, self._reply(command, _refusal(too_much)))
+            self._begin(self._reply(command, _refusal(too_much)))
 
     def mark_read(self, command: MarkRead) -> None:
         """Begin to tell a chat that messages were read."""
@@ -178,26 +180,30 @@ class Asking:
 
     # Questions
 
-    async def _answer(self, command: AskInstance) -> None:
+    async def _answer(self, command: AskInstance, line: _Line) -> None:
+        try:
+            said = await self._said(command)
+        finally:
+            self._leave(command.instance_id, line)
+        if said is None:
+            self._count(command.question, "too_late")
+            return
+        self._count(command.question, "refused" if isinstance(said, Refusal) else "answered")
+        await self._reply(command, said)
+
+    async def _said(self, command: AskInstance) -> Answer | Refusal | None:
+        """The answer, or why there is none; ``None`` when nobody waits any more."""
         patience = (command.until - self._clock.now()).total_seconds()
         try:
             async with asyncio.timeout(patience):
-                answer = await self._find(command.instance_id, command.question)
+                return await self._find(command.instance_id, command.question)
         except TimeoutError:
-            self._count(command.question, "too_late")
-            return
+            return None
         except PlatformError as error:
-            self._count(command.question, "refused")
-            await self._reply(command, _refusal(error))
-            return
+            return _refusal(error)
         except Exception:
             log.exception("question_failed", question=command.question.kind)
-            self._count(command.question, "refused")
-            broken = Transient("The engine has failed over this; ask again shortly.")
-            await self._reply(command, _refusal(broken))
-            return
-        self._count(command.question, "answered")
-        await self._reply(command, answer)
+            return _refusal(Transient("The engine has failed over this; ask again shortly."))
 
     async def _find(self, instance_id: UUID, question: Question) -> Answer:
         session = self._able(instance_id, question)
@@ -311,11 +317,13 @@ class Asking:
         elif self._full(instance_id):
             self._metrics.signs.labels("too_many").inc()
         else:
-            self._begin(instance_id, self._show(instance_id, capability, tell, until=until))
+            line = self._enter(instance_id)
+            self._begin(self._show(instance_id, line, capability, tell, until=until))
 
     async def _show(
         self,
         instance_id: UUID,
+        line: _Line,
         capability: Capability,
         tell: Callable[[Engine], Coroutine[None, None, None]],
         *,
@@ -324,7 +332,7 @@ class Asking:
         try:
             async with (
                 asyncio.timeout((until - self._clock.now()).total_seconds()),
-                self._lines[instance_id].turn,
+                line.turn,
             ):
                 await tell(self._connected(instance_id, capability))
         except TimeoutError:
@@ -337,6 +345,8 @@ class Asking:
             self._metrics.signs.labels("refused").inc()
         else:
             self._metrics.signs.labels("shown").inc()
+        finally:
+            self._leave(instance_id, line)
 
     def _connected(self, instance_id: UUID, capability: Capability) -> Engine:
         session = self._sessions.session(instance_id)
@@ -352,23 +362,28 @@ class Asking:
     def _full(self, instance_id: UUID) -> bool:
         line = self._lines.get(instance_id)
         busy = 0 if line is None else line.busy
-        return len(self._tasks) >= self._most or busy >= self._most_each
+        waiting = len(self._tasks) >= REFUSING * self._most
+        return waiting or self._busy >= self._most or busy >= self._most_each
 
-    def _begin(self, instance_id: UUID, work: Coroutine[None, None, None]) -> None:
+    def _enter(self, instance_id: UUID) -> _Line:
+        line = self._lines.setdefault(instance_id, _Line())
+        line.busy += 1
+        self._busy += 1
+        return line
+
+    def _leave(self, instance_id: UUID, line: _Line) -> None:
+        line.busy -= 1
+        self._busy -= 1
+        if not line.busy:
+            del self._lines[instance_id]
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
         if self._group is None:
             work.close()
             raise RuntimeError("questions are asked within running() only")
-        line = self._lines.setdefault(instance_id, _Line())
-        line.busy += 1
-        task = self._group.create_task(work, name=f"ask:{instance_id}")
+        task = self._group.create_task(work, name="asking")
         self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(task, instance_id, line))
-
-    def _ended(self, task: asyncio.Task[None], instance_id: UUID, line: _Line) -> None:
-        self._tasks.discard(task)
-        line.busy -= 1
-        if not line.busy:
-            del self._lines[instance_id]
+        task.add_done_callback(self._tasks.discard)
 
     def _count(self, question: Question, outcome: str) -> None:
         self._metrics.questions.labels(question.kind, outcome).inc()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -16,10 +17,12 @@ from services.sessions.app import build
 from services.sessions.settings import SessionsSettings
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Incoming, Outcome, Outgoing, Subscription
-from shared.broker.topology import COMMANDS, shard_queue
+from shared.broker.topology import COMMANDS, REPLIES, shard_queue
 from shared.clock import SystemClock
 from shared.contracts import envelope
 from shared.contracts.commands import (
+    AskInstance,
+    InstanceAnswered,
     Receipt,
     ReceiptsReported,
     SettledTransmission,
@@ -30,6 +33,7 @@ from shared.contracts.commands import (
 from shared.contracts.content import Text
 from shared.contracts.envelope import Emitted
 from shared.contracts.model import Command
+from shared.contracts.questions import Question
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.health import Health
@@ -178,6 +182,28 @@ class Sessions:
         transmission = a_transmission(instance_id, **given)
         await self.transmit(transmission)
         return await self.heard.outcome(transmission)
+
+    async def ask(
+        self, instance_id: UUID, question: Question, *, ask_id: UUID | None = None
+    ) -> InstanceAnswered:
+        """Ask an instance something, as the gateway does, and wait for the answer."""
+        ask_id = ask_id or new_id()
+        answered: asyncio.Future[InstanceAnswered] = asyncio.get_running_loop().create_future()
+
+        def hear(message: Incoming) -> None:
+            answered.set_result(InstanceAnswered.model_validate_json(message.body))
+
+        async with asyncio.timeout(PATIENCE), self.broker.listen(REPLIES, str(ask_id), hear):
+            await self.command(
+                AskInstance(
+                    ask_id=ask_id,
+                    instance_id=instance_id,
+                    question=question,
+                    reply_to=str(ask_id),
+                    until=SystemClock().now() + timedelta(seconds=PATIENCE),
+                )
+            )
+            return await answered
 
     async def ready(self, instance_id: UUID, *, count: int = 1) -> Emitted:
         """Wait until an instance has been connected ``count`` times."""
