@@ -5,6 +5,7 @@ Its protobufs and its exceptions are neonize's own; what neonize makes of them i
 """
 
 import gc
+import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -28,11 +29,14 @@ from services.sessions.engines.whatsmeow.worker.shapes import (
 )
 
 with warnings.catch_warnings():
-    # As it is loaded it asks ``uname`` which library to take, and leaves a pipe to be collected.
+    # As it is loaded it asks ``uname`` which library to take, and leaves the process to whoever
+    # starts the next one.
     warnings.simplefilter("ignore", ResourceWarning)
     for _part in ("utils.enum", "exc", "proto.Neonize_pb2"):
         import_module(f"neonize.{_part}")
-    gc.collect()
+    for _left in gc.get_objects():
+        if isinstance(_left, subprocess.Popen) and _left.args == "uname -a":
+            _left.communicate()
 
 OURS, OUR_LID = "4915100000080", "100000000000080"
 ADA, ADA_LID = "4915100000071", "100000000000071"
