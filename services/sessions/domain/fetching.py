@@ -8,7 +8,7 @@ from shared.backoff import exponential
 FIRST: Final = timedelta(seconds=5)
 LONGEST: Final = timedelta(hours=2)
 # With the waits above, a day. WhatsApp itself keeps files for weeks, but whoever waits does not.
-TRIES: Final = 22
+TRIES: Final = 23
 
 
 def next_try(attempt: int, *, now: datetime, jitter: float) -> datetime:
