@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -124,7 +125,7 @@ async def server() -> AsyncIterator[FileServer]:
         yield server
 
 
-def settings(folder: Path, **given: object) -> dict[str, object]:
+def settings(folder: Path, **given: Any) -> dict[str, Any]:
     """What a session process needs to find files, here and in the tests' server."""
     return {
         "reconcile_every": 0.1,
