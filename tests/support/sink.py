@@ -42,7 +42,7 @@ class Sink:
                     self.changed.clear()
                     await self.changed.wait()
         except TimeoutError:
-            kinds = [type(event).__name__ for event in self.got]
+            kinds = [(type(one).__name__, getattr(one, "reason", None)) for one in self.got]
             raise AssertionError(f"not heard, but {kinds}, and {self.refused} refused") from None
 
     def of(self, kind: type[E], instance_id: UUID) -> list[E]:

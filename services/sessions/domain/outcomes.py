@@ -20,9 +20,6 @@ class Verdict:
     engine_message_id: str | None = None
 
 
-ACCEPTED = Verdict(TransmissionOutcome.ACCEPTED)
-
-
 def accepted(engine_message_id: str) -> Verdict:
     """WhatsApp has it, under this id."""
     return Verdict(TransmissionOutcome.ACCEPTED, engine_message_id=engine_message_id)
