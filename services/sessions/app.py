@@ -103,6 +103,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         scratch=scratch,
         clock=clock,
         metrics=metrics,
+        messaging=messaging,
         deadline=timedelta(seconds=settings.fetch_deadline),
         largest=settings.fetch_largest,
         most=settings.fetch_at_once,
@@ -204,15 +205,18 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         health=platform.health,
         resources=[working()],
         loops=[
-            Loop(
-                name=name,
-                run=Rhythm(name, step, every=every, clock=clock, metrics=messaging).run,
-            )
-            for name, step, every in (
-                ("reconciling", reconciling.step, timedelta(seconds=settings.reconcile_every)),
-                ("forgetting", forgetting.step, FORGET_EVERY),
-                ("media_age", fetching.measure, MEASURE_EVERY),
-            )
+            Loop(name="fetching", run=fetching.run),
+            *(
+                Loop(
+                    name=name,
+                    run=Rhythm(name, step, every=every, clock=clock, metrics=messaging).run,
+                )
+                for name, step, every in (
+                    ("reconciling", reconciling.step, timedelta(seconds=settings.reconcile_every)),
+                    ("forgetting", forgetting.step, FORGET_EVERY),
+                    ("media_age", fetching.measure, MEASURE_EVERY),
+                )
+            ),
         ],
         listener=Listener(
             app=ops.application(health=platform.health, registry=platform.registry),

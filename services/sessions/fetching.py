@@ -28,6 +28,7 @@ from shared.log import get_logger
 from shared.media import keeping, kinds
 from shared.media.kinds import MediaTooLarge
 from shared.media.store import MediaStore
+from shared.metrics import MessagingMetrics
 from shared.nudge import Nudge
 
 log = get_logger()
@@ -70,6 +71,7 @@ class Fetching:
         scratch: Scratch,
         clock: Clock,
         metrics: SessionsMetrics,
+        messaging: MessagingMetrics,
         deadline: timedelta,
         largest: int,
         most: int,
@@ -82,6 +84,7 @@ class Fetching:
         self._scratch = scratch
         self._clock = clock
         self._metrics = metrics
+        self._messaging = messaging
         self._deadline = deadline.total_seconds()
         self._largest = largest
         self._most = most
@@ -91,16 +94,27 @@ class Fetching:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:
-        """Be at work for as long as the context is open; what is cut off is fetched again."""
+        """Be able to fetch for as long as the context is open; what is cut off is fetched again."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            looking = group.create_task(self._look(), name="fetching:look")
             try:
                 yield self
             finally:
-                looking.cancel()
                 for task in self._tasks:
                     task.cancel()
+
+    async def run(self) -> None:
+        """Look for what is due, at once when something has come, until cancelled."""
+        while True:
+            self._nudge.clear()
+            try:
+                await self.step()
+            except Transient as error:
+                log.warning("media_not_looked_for", reason=error.message)
+            else:
+                succeeded = self._messaging.loop_succeeded.labels("fetching")
+                succeeded.set(self._clock.now().timestamp())
+            await self._nudge.wait(LOOK_EVERY)
 
     def wake(self) -> None:
         """There is something to fetch."""
@@ -140,15 +154,6 @@ class Fetching:
             since = await inbound_media.oldest(connection, shards)
         age = 0.0 if since is None else (self._clock.now() - since).total_seconds()
         self._metrics.media_age.set(age)
-
-    async def _look(self) -> None:
-        while True:
-            self._nudge.clear()
-            try:
-                await self.step()
-            except Transient as error:
-                log.warning("media_not_looked_for", reason=error.message)
-            await self._nudge.wait(LOOK_EVERY)
 
     def _begin(self, lease: Lease, waiting: Waiting) -> None:
         if self._group is None:

@@ -5,17 +5,34 @@ from uuid import UUID
 
 import pytest
 
-from shared.contracts.commands import TransmissionOutcome, WriteFromSandboxContact
-from shared.contracts.content import Media, Text
+from shared.contracts.commands import (
+    ScanSandboxQr,
+    Transmission,
+    TransmissionOutcome,
+    WriteFromSandboxContact,
+)
+from shared.contracts.content import (
+    ContactCard,
+    Edit,
+    Location,
+    Media,
+    Poll,
+    Reaction,
+    Revoke,
+    Sendable,
+    Text,
+)
 from shared.contracts.events import (
+    InstanceConnected,
     MessageEdited,
     MessageReaction,
     MessageReceived,
     MessageRevoked,
 )
+from shared.contracts.questions import CreateGroup, Group, PairByCode, PairingCode, TellGroup
 from shared.ids import new_id
 from tests.support import sessions
-from tests.support.builders import an_organization
+from tests.support.builders import an_instance, an_organization
 from tests.support.sessions import Sessions, a_paired_instance, a_transmission
 
 
@@ -221,3 +238,196 @@ async def test_a_reaction_to_a_message_of_ours_names_that_message(
     reaction = (await world.heard.event("message.reaction", instance)).event
     assert isinstance(reaction, MessageReaction)
     assert reaction.message_id == str(transmission.message_id)
+
+
+# Between two instances
+
+
+@pytest.fixture
+async def alice(world: Sessions, tenant: UUID) -> UUID:
+    id_ = await a_paired_instance(world.sql, tenant, phone_number=ALICE)
+    await world.ready(id_)
+    return id_
+
+
+@pytest.fixture
+async def bob(world: Sessions, tenant: UUID) -> UUID:
+    id_ = await a_paired_instance(world.sql, tenant, phone_number=BOB)
+    await world.ready(id_)
+    return id_
+
+
+ALICE, BOB, CAROL = "+12025550191", "+12025550192", "+12025550193"
+
+
+async def said(
+    world: Sessions, instance: UUID, content: Sendable, *, to: str = BOB
+) -> Transmission:
+    """Send something and wait until WhatsApp has it."""
+    transmission = a_transmission(instance, to=to, content=content)
+    await world.transmit(transmission)
+    settled = await world.heard.outcome(transmission)
+    assert settled.outcome is TransmissionOutcome.ACCEPTED, settled
+    return transmission
+
+
+async def test_what_an_instance_changes_is_changed_for_the_other(
+    world: Sessions, alice: UUID, bob: UUID
+) -> None:
+    first = await said(world, alice, Text(text="Helo"))
+    await said(world, alice, Edit(target_id=first.engine_message_id, text="Hello"))
+    await said(world, alice, Revoke(target_id=first.engine_message_id))
+    received = (await world.heard.event("message.received", bob)).event
+    edited = (await world.heard.event("message.edited", bob)).event
+    revoked = (await world.heard.event("message.revoked", bob)).event
+    assert isinstance(received, MessageReceived)
+    assert isinstance(edited, MessageEdited)
+    assert isinstance(revoked, MessageRevoked)
+    assert edited.content == Text(text="Hello")
+    assert received.message_id == edited.message_id == revoked.message_id
+    assert (edited.from_, revoked.from_) == (ALICE, ALICE)
+
+
+async def test_a_reaction_of_one_instance_names_the_message_of_the_other(
+    world: Sessions, alice: UUID, bob: UUID
+) -> None:
+    first = await said(world, alice, Text(text="Tea?"))
+    await world.heard.event("message.received", bob)
+    liked = await said(
+        world,
+        bob,
+        Reaction(target_id=first.engine_message_id, target_sender=ALICE, emoji="👍"),
+        to=ALICE,
+    )
+    reaction = (await world.heard.event("message.reaction", alice)).event
+    assert isinstance(reaction, MessageReaction)
+    assert (reaction.message_id, reaction.emoji) == (str(first.message_id), "👍")
+    assert await world.heard.receipts_of(liked.message_id, count=2) == ["delivered", "read"]
+
+
+async def test_an_answer_of_one_instance_names_the_message_of_the_other(
+    world: Sessions, alice: UUID, bob: UUID
+) -> None:
+    first = await said(world, alice, Text(text="Tea?"))
+    answer = Text(text="Yes", reply_to=first.engine_message_id, reply_to_sender=ALICE)
+    await said(world, bob, answer, to=ALICE)
+    received = (await world.heard.event("message.received", alice)).event
+    assert isinstance(received, MessageReceived)
+    assert received.reply_to == first.engine_message_id
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Location(latitude=52.5, longitude=13.4, name="Berlin"),
+        ContactCard(name="Ada", phones=("+12025550199",)),
+        Poll(question="Tea?", options=("Yes", "No")),
+    ],
+)
+async def test_whatever_an_instance_says_reaches_the_other(
+    world: Sessions, alice: UUID, bob: UUID, content: Sendable
+) -> None:
+    await said(world, alice, content)
+    received = (await world.heard.event("message.received", bob)).event
+    assert isinstance(received, MessageReceived)
+    assert received.content == content
+
+
+async def test_what_changes_a_message_gets_no_answer_even_from_numbers_that_answer(
+    world: Sessions, instance: UUID
+) -> None:
+    liked = await said(world, instance, Reaction(target_id="3EB0BB", emoji="👍"), to=number(108))
+    assert await world.heard.receipts_of(liked.message_id, count=2) == ["delivered", "read"]
+    await said(world, instance, Text(text="Echo?"), to=number(108))
+    event = (await world.heard.event("message.received", instance)).event
+    assert isinstance(event, MessageReceived)
+    assert event.content == Text(text="Echo?")
+
+
+# Groups
+
+
+async def a_group(world: Sessions, founder: UUID, *members: str) -> str:
+    answer = (await world.ask(founder, CreateGroup(name="Harbour", members=members))).answer
+    assert isinstance(answer, Group)
+    return answer.id
+
+
+async def test_what_is_said_in_a_group_reaches_all_who_are_in_it(
+    world: Sessions, tenant: UUID, alice: UUID, bob: UUID
+) -> None:
+    carol = await a_paired_instance(world.sql, tenant, phone_number=CAROL)
+    await world.ready(carol)
+    group = await a_group(world, alice, BOB, CAROL, number(142))
+    message = await said(world, alice, Text(text="Ahoy"), to=group)
+    for member in (bob, carol):
+        emitted = await world.heard.event("message.received", member)
+        assert isinstance(emitted.event, MessageReceived)
+        assert emitted.event.content == Text(text="Ahoy")
+        assert emitted.event.from_ == ALICE
+        assert emitted.event.identity.phone == ALICE
+        assert emitted.event.group_id == emitted.partition_key == group
+    assert world.heard.named("message.received", alice) == []
+    assert set(await world.heard.receipts_of(message.message_id, count=4)) == {"delivered", "read"}
+
+
+async def test_a_contact_writes_to_a_group(world: Sessions, alice: UUID) -> None:
+    group = await a_group(world, alice, number(142))
+    await world.command(
+        WriteFromSandboxContact(
+            instance_id=alice,
+            from_=number(142),
+            engine_message_id="3EB0AA",
+            content=Text(text="Ahoy"),
+            group=group,
+        )
+    )
+    event = (await world.heard.event("message.received", alice)).event
+    assert isinstance(event, MessageReceived)
+    assert (event.from_, event.group_id) == (number(142), group)
+
+
+async def test_only_who_is_in_a_group_writes_to_it(world: Sessions, alice: UUID, bob: UUID) -> None:
+    group = await a_group(world, alice, number(142))
+    settled = await world.send(bob, to=group)
+    assert (settled.outcome, settled.code) == (TransmissionOutcome.REJECTED, "NOT_FOUND")
+    await said(world, alice, Text(text="Only us"), to=group)
+    assert world.heard.named("message.received", bob) == []
+
+
+async def test_a_group_is_its_tenants(world: Sessions, alice: UUID) -> None:
+    group = await a_group(world, alice)
+    other = await a_paired_instance(world.sql, await an_organization(world.sql), phone_number=ALICE)
+    await world.ready(other)
+    refusal = (await world.ask(other, TellGroup(group=group))).refusal
+    assert refusal is not None
+    assert refusal.code == "NOT_FOUND"
+
+
+# Pairing by code
+
+
+async def test_a_code_is_typed_in_when_the_qr_code_would_be_scanned(
+    world: Sessions, tenant: UUID
+) -> None:
+    new = await an_instance(world.sql, tenant, status=None, settings={"autoScan": False})
+    await world.heard.event("instance.qr", new)
+    answer = (await world.ask(new, PairByCode(phone_number=CAROL))).answer
+    assert isinstance(answer, PairingCode)
+    assert world.heard.named("instance.connected", new) == []
+    await world.command(ScanSandboxQr(instance_id=new))
+    event = (await world.ready(new)).event
+    assert isinstance(event, InstanceConnected)
+    assert event.phone_number == CAROL
+
+
+async def test_a_code_is_typed_in_by_itself_unless_told_otherwise(
+    world: Sessions, tenant: UUID
+) -> None:
+    new = await an_instance(world.sql, tenant, status=None)
+    await world.heard.event("instance.qr", new)
+    answer = (await world.ask(new, PairByCode(phone_number=CAROL))).answer
+    assert isinstance(answer, PairingCode)
+    event = (await world.ready(new)).event
+    assert isinstance(event, InstanceConnected)
+    assert event.phone_number == CAROL
