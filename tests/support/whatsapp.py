@@ -55,8 +55,13 @@ class WhatsApp:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, folder: Path, *options: str) -> AsyncIterator[Self]:
-        """A server of the test's own; ``--trace`` among the options logs every stanza."""
+    async def running(
+        cls, folder: Path, *options: str, detached: bool = False
+    ) -> AsyncIterator[Self]:
+        """A server of the test's own; ``--trace`` among the options logs every stanza.
+
+        One that is ``detached`` does not hear of a Ctrl+C, and ends with the context alone.
+        """
         log = folder / "whatsapp.log"
         with log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
@@ -65,8 +70,7 @@ class WhatsApp:
                 cwd=ROOT,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                # Ctrl+C is for whoever started it, who then ends it in order.
-                start_new_session=True,
+                start_new_session=detached,
             )
         try:
             ready = await _ready(process, log)
@@ -222,7 +226,8 @@ async def shown_qr(customer: Customer, instance: str) -> str:
 
     async def shown() -> Any:
         answer = await customer.get(f"/api/instances/{instance}/qr")
-        return answer.status == 200 and answer.data["code"]
+        assert answer.status == 200, answer.body
+        return answer.data["code"]
 
     return str(await eventually(shown, within=PAIRING))
 

@@ -76,8 +76,6 @@ class Contact:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                # Ctrl+C is for whoever started it, who then ends it in order.
-                start_new_session=True,
                 limit=LINE_AT_MOST,
             )
         contact = cls(name, process, log)

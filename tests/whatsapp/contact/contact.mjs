@@ -34,6 +34,8 @@ async function obey({ ask, do: name, ...given }) {
 process.on('unhandledRejection', (reason) => {
   tell({ event: 'broken', reason: String(reason?.stack ?? reason) })
 })
+// Ctrl+C at a terminal reaches every process of it; whoever started this one ends it in order.
+process.on('SIGINT', () => undefined)
 readline
   .createInterface({ input: process.stdin })
   .on('line', (line) => void obey(JSON.parse(line)))
