@@ -79,7 +79,8 @@ async def i3_a_message_is_put_on_the_wire_once(sql: asyncpg.Connection) -> list[
     )
     found = [f"message {row[0]} was put on the wire {row[1]} times" for row in rows]
     rows = await sql.fetch(
-        "SELECT m.id FROM dispatcher.messages m WHERE m.direction = 'outbound'"
+        "SELECT m.id FROM dispatcher.messages m JOIN gateway.instances i ON i.id = m.instance_id"
+        " WHERE i.engine = 'sandbox' AND m.direction = 'outbound'"
         " AND m.sent_at IS NOT NULL AND NOT EXISTS (SELECT 1 FROM sessions.sandbox_wire w"
         " WHERE w.instance_id = m.instance_id AND w.engine_message_id = m.engine_message_id)"
     )

@@ -73,6 +73,8 @@ def _handle(world: World, connection: Connection, stanza: Stanza) -> None:
             receipts.take(world, connection, stanza)
         case "ack":
             _acknowledged(world, connection, stanza)
+        case "presence" if connection.device is None:
+            pass  # Baileys says that it is there before it is linked.
         case "presence":
             presence.take_presence(world, connection, stanza)
         case "chatstate":

@@ -162,8 +162,8 @@ class WhatsmeowEngine:
         session = self._sessions.pop(instance_id, None)
         unlinked = False
         if session is not None:
-            session.ending = True
             unlinked = forget and await self._log_out(session)
+            await session.quieten()
             task = self._tasks.pop(session, None)
             if task is not None:
                 task.cancel()

@@ -29,7 +29,7 @@ class _Waiting:
 
 
 class Offering:
-    """A queue of one session's events.
+    """A queue of one session's events. ``refused`` is set once more than a receipt was.
 
     A receipt that is refused is passed by others: its message is just being recorded. Anything
     else that is refused holds up what comes after it.
@@ -40,6 +40,7 @@ class Offering:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._nudge = Nudge()
+        self.refused = asyncio.Event()
 
     def put(self, event: EngineEvent, *, taken: Taken | None = None) -> bool:
         """Offer this too; ``taken`` is called when it is. False if there is no room for it."""
@@ -84,6 +85,8 @@ class Offering:
         for one, taken in zip(batch, flags, strict=True):
             if not taken:
                 one.due = again
+                if not isinstance(one.event, StatusChanged):
+                    self.refused.set()
                 continue
             gone.add(id(one))
             if one.taken is not None:

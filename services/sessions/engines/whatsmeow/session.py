@@ -61,6 +61,7 @@ LONGEST_WAIT: Final = timedelta(minutes=1)
 # Logins that WhatsApp refuses without saying for what reason, before we leave it alone.
 REFUSALS: Final = 5
 CLOSING: Final = 15.0
+QUIET: Final = 5.0
 
 
 class _Over(Exception):
@@ -129,6 +130,25 @@ class Session:
                 offering.cancel()
                 for task in self._looking:
                     task.cancel()
+
+    async def quieten(self) -> None:
+        """Receive nothing more, and commit what has come, so that nobody has to send it again.
+
+        Gives up after a moment, and at once if nothing is taken any more: then the next owner asks
+        for it.
+        """
+        worker, was_online = self._worker, self.online
+        self.ending, self.online = True, False
+        if worker is None or not was_online:
+            return
+        self.offering.refused.clear()
+        quiet = asyncio.ensure_future(worker.call("quieten", self._run))
+        refused = asyncio.ensure_future(self.offering.refused.wait())
+        both = (quiet, refused)
+        await asyncio.wait(both, timeout=QUIET, return_when=asyncio.FIRST_COMPLETED)
+        for one in both:
+            one.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
 
     async def transmit(self, outgoing: Outgoing) -> Transmitted:
         """As ``Engine.transmit``."""

@@ -105,9 +105,13 @@ class Linked:
             native.binder().gocode.Stop(self._run)
         self.holding.end()
 
+    def leave(self) -> None:
+        """Close the socket; what has come goes on being handed on. ``stop`` must follow."""
+        native.binder().gocode.Disconnect(self._run)
+
     def cut(self) -> None:
         """Close the socket this instant, from any thread; ``stop`` must follow."""
-        native.binder().gocode.Disconnect(self._run)
+        self.leave()
         self.holding.end()
 
     def _live(self, store: str, device: str | None, proxy: str | None, name: str) -> None:

@@ -28,6 +28,8 @@ log = get_logger()
 HEAR_AGAIN: Final = 0.5
 # How long calls may still take when a session is stopped; its socket is closed by then.
 STOPPING: Final = 10.0
+# How long whatsmeow may go on with what it has in hand after the socket was closed, in seconds.
+AFTERWARDS: Final = 0.1
 # How long a message that nobody waits for any more may keep those behind it waiting, in seconds.
 GIVEN_UP: Final = 5.0
 # How long the first code may take to appear, in seconds.
@@ -94,6 +96,9 @@ class Session:
         self._handing_on: asyncio.Task[None] | None = None
         self._sequence = 0
         self._offered: dict[int, _Offered] = {}
+        # How many things have come that were not handed on yet.
+        self._handling = 0
+        self._moved = asyncio.Event()
         self._permissions: dict[int, Permission] = {}
         self._coded = asyncio.Event()
         self._lasting: set[asyncio.Task[None]] = set()
@@ -112,6 +117,16 @@ class Session:
         await asyncio.to_thread(self.linked.stop)
         for task in (*self._lasting, *([self._handing_on] if self._handing_on else [])):
             task.cancel()
+
+    async def quieten(self, _frame: Frame) -> Frame:
+        """Receive nothing more; return once all that has come is committed."""
+        await asyncio.to_thread(self.linked.leave)
+        # What whatsmeow was decrypting at that moment is still to come.
+        await asyncio.sleep(AFTERWARDS)
+        while self._offered or self._handling:
+            self._moved.clear()
+            await self._moved.wait()
+        return {}
 
     @property
     def silent_for(self) -> float:
@@ -132,6 +147,7 @@ class Session:
             offered.left -= 1
             if offered.left == 0:
                 self.linked.holding.settled(offered.key, recorded=True)
+        self._moved.set()
 
     def known(self, message_id: str) -> None:
         """A message that could not be read was recorded before."""
@@ -249,7 +265,11 @@ class Session:
         self._loop.call_soon_threadsafe(act)
 
     def _next(self, thing: Callable[[], Awaitable[None]]) -> None:
-        self.soon(lambda: self._things.put_nowait(thing))
+        def put() -> None:
+            self._handling += 1
+            self._things.put_nowait(thing)
+
+        self.soon(put)
 
     def _tell(self, what: str, **facts: object) -> None:
         async def tell() -> None:
@@ -262,6 +282,8 @@ class Session:
             thing = await self._things.get()
             await thing()
             await self.link.written()
+            self._handling -= 1
+            self._moved.set()
 
     async def _on_event(self, code: int, data: bytes) -> None:
         match code:
@@ -354,6 +376,7 @@ HANDLERS: Final[Mapping[str, Handler]] = {
     "show_presence": Session.show_presence,
     "fetch": Session.fetch,
     "log_out": Session.log_out,
+    "quieten": Session.quieten,
 }
 
 
