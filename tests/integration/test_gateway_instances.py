@@ -32,7 +32,7 @@ async def test_a_new_instance_is_created_and_not_connected(gateway: Gateway) -> 
     assert instance["status"] == "created"
     assert instance["connected"] is False
     assert instance["phoneNumber"] == "+12025550123"
-    assert instance["settings"] == {"autoScan": True, "receipts": True}
+    assert instance["settings"] == {"autoScan": True, "receipts": True, "autoRead": True}
     for prefix in ("instances", "clients"):
         assert (await ada.get(f"/api/{prefix}/{instance['id']}")).data == instance
     status = (await ada.get(f"/api/instances/{instance['id']}/status")).data

@@ -162,6 +162,21 @@ async def test_a_contact_sends_anything_edits_revokes_and_reacts(gateway: Gatewa
         assert (refused.status, refused.code) == (422, "VALIDATION_FAILED"), wrong
 
 
+async def test_a_contact_writes_to_a_group(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    path = f"/api/sandbox/instances/{instance}/inbound"
+    group = "120363041234567890@g.us"
+    said = {"from": "+12025550142", "message": "Ahoy", "group": group}
+    written = await ada.post(path, said)
+    told = await gateway.heard.next(WriteFromSandboxContact)
+    assert (told.group, told.from_) == (group, "12025550142@s.whatsapp.net")
+    assert written.data["messageId"] == str(
+        id_of("inbound", instance, group, told.engine_message_id, told.from_)
+    )
+    refused = await ada.post(path, {**said, "group": "12025550199@s.whatsapp.net"})
+    assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+
+
 async def test_a_contact_writes_once_for_one_key(gateway: Gateway) -> None:
     ada, _, instance = await an_account(gateway)
     path = f"/api/sandbox/instances/{instance}/inbound"

@@ -110,6 +110,7 @@ def test_settings_of_the_sandbox_are_stored_as_the_session_service_reads_them() 
         "autoScan": False,
         "unconfirmedAfter": 2.0,
         "receipts": True,
+        "autoRead": True,
     }
     assert engines.shown("sandbox", engines.stored(settings)) == engines.stored(settings)
 

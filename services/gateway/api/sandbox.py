@@ -37,7 +37,8 @@ _SANDBOX: Final = "sandbox"
 class Inbound(ApiModel):
     """What a contact does. A message has `message` (its text) or `content` (of any kind); an edit
     has that and `messageId`; a revocation has `messageId`; a reaction `messageId` and `emoji`, and
-    an empty one takes it back.
+    an empty one takes it back. With `group` it happens there. A contact sends the file that
+    `content.mediaId` names; without one it has a picture to send, and nothing else.
     """
 
     from_: Recipient = Field(alias="from")
@@ -53,6 +54,9 @@ class Inbound(ApiModel):
     )
     emoji: str | None = Field(default=None, max_length=32, examples=["👍"])
     reply_to: str | None = Field(default=None, min_length=1, max_length=128)
+    group: str | None = Field(
+        default=None, pattern=r"^[0-9-]{5,40}@g\.us$", examples=["120363041234567890@g.us"]
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -118,24 +122,26 @@ class Sandbox:
             reply_to = None
             if body.reply_to is not None:
                 reply_to = await _named(tx, instance, body.reply_to, "replyTo")
-            chat = body.from_.chat
+            sender = body.from_.chat
+            chat = body.group or sender
             await self._tell(
                 tx,
                 instance,
                 WriteFromSandboxContact(
                     instance_id=instance.id,
-                    from_=chat,
+                    from_=sender,
                     push_name=body.push_name,
                     action=body.action,
                     engine_message_id=engine_id,
                     content=body.said,
                     emoji=body.emoji,
                     reply_to=reply_to,
+                    group=body.group,
                 ),
             )
             return InboundView.model_validate(
                 {
-                    "message_id": id_of("inbound", instance.id, chat, engine_id, chat),
+                    "message_id": id_of("inbound", instance.id, chat, engine_id, sender),
                     "engine_message_id": engine_id,
                     "from": body.from_.shown,
                     "action": body.action,

@@ -41,6 +41,11 @@ class SandboxSettings(EngineSettings):
         default=True,
         description="Whether ordinary contacts say that they got and read a message.",
     )
+    auto_read: bool = Field(
+        default=True,
+        description="Whether the instance reads at once what another sandbox instance writes to"
+        " it; without, it is read when it is marked as read.",
+    )
 
 
 class LinkedDeviceSettings(EngineSettings):
