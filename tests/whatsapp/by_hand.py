@@ -5,7 +5,7 @@ usage: python -m tests.whatsapp.by_hand [--port N] [--once]
 Starts the local WhatsApp server, a Waypost in one process whose linked devices come to that server,
 and Ada, a contact who reads and answers. Links an instance to a phone, and shows how to write to
 Ada and every webhook that comes. Nothing leaves this machine, and nothing is kept. With ``--once``
-it says a few words to Ada by itself, waits for the answers, and ends.
+it says everything to Ada that can be said, has her say it all, and ends.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 from aiohttp import web
 from typing_extensions import override
 
@@ -28,17 +29,13 @@ from tests.support.customer import Customer, Sink
 from tests.support.eventually import eventually
 from tests.support.system import IMPATIENT, Process, System, free_port
 from tests.support.whatsapp import WhatsApp, linked, waypost_environment
-from tests.support.whatsapp_contact import Contact, Heard
+from tests.support.whatsapp_ada import Ada
 from tests.support.whatsapp_files import IMAGE, SAMPLES
 
 ADA: Final = "12025550171"
 OURS: Final = "12025550180"
-FOREVER: Final = 365.0 * 24 * 3600
+OTHER: Final = "12025550181"
 PATIENCE: Final = timedelta(seconds=30)
-HELP: Final = (
-    "I am Ada. I answer to: echo …, image, video, audio, voice, document, sticker, location, "
-    "contact, poll, react, edit, revoke, group."
-)
 
 
 def say(who: str, what: str) -> None:
@@ -47,79 +44,25 @@ def say(who: str, what: str) -> None:
     sys.stdout.flush()
 
 
-class Ada:
-    """A contact who reads whatever is written to her, and answers."""
-
-    def __init__(self, contact: Contact, folder: Path) -> None:
-        self._contact = contact
-        self._files = {sample.kind: (sample, sample.written(folder)) for sample in SAMPLES}
-
-    async def live(self) -> None:
-        """Until cancelled."""
-        while True:
-            heard = await self._contact.next("message", within=FOREVER)
-            told = heard.get("text") or heard.get("caption") or ""
-            say("Ada", f"got {heard['kind']} {told!r}" if told else f"got {heard['kind']}")
-            await self._contact.do("read", ids=[heard["id"]])
-            await self._contact.do("presence", to=heard["chat"], state="typing")
-            await self._answer(heard, told)
-
-    async def _answer(self, heard: Heard, told: str) -> None:
-        word, _, rest = told.strip().partition(" ")
-        asked = word.lower()
-        if asked == "echo":
-            await self._contact.text(heard["chat"], rest, reply=heard["id"])
-        elif asked in self._files:
-            sample, path = self._files[asked]
-            await self._contact.send(
-                asked, heard["chat"], path=str(path), mimeType=sample.mime_type
-            )
-        elif asked in _ANSWERS:
-            await _ANSWERS[asked](self._contact, heard)
-        else:
-            await self._contact.text(heard["chat"], HELP)
-
-
-async def _location(ada: Contact, heard: Heard) -> None:
-    await ada.send("location", heard["chat"], latitude=52.52, longitude=13.405, name="Berlin")
-
-
-async def _card(ada: Contact, heard: Heard) -> None:
-    await ada.send("contact", heard["chat"], name="Ben", phones=["+12025550172"])
-
-
-async def _poll(ada: Contact, heard: Heard) -> None:
-    await ada.send("poll", heard["chat"], question="Lunch?", options=["Yes", "Later", "No"])
-
-
-async def _react(ada: Contact, heard: Heard) -> None:
-    await ada.do("reaction", target=heard["id"], emoji="👍")
-
-
-async def _edit(ada: Contact, heard: Heard) -> None:
-    said = await ada.text(heard["chat"], "Se you")
-    await ada.do("edit", target=said, text="See you")
-
-
-async def _revoke(ada: Contact, heard: Heard) -> None:
-    said = await ada.text(heard["chat"], "Oh no")
-    await ada.do("revoke", target=said)
-
-
-async def _group(ada: Contact, heard: Heard) -> None:
-    group = await ada.do("createGroup", subject="Ada and friends", members=[heard["phone"]])
-    await ada.text(group["id"], "Welcome to the group")
-
-
-_ANSWERS: Final[Mapping[str, Callable[[Contact, Heard], Awaitable[None]]]] = {
-    "location": _location,
-    "contact": _card,
-    "poll": _poll,
-    "react": _react,
-    "edit": _edit,
-    "revoke": _revoke,
-    "group": _group,
-}
+# What is said by itself: the path, and the body without its recipient.
+SAID: Final[Sequence[tuple[str, dict[str, Any]]]] = (
+    ("text", {"message": "Good morning, Ada"}),
+    ("location", {"latitude": 52.52, "longitude": 13.405, "name": "Berlin"}),
+    ("contact", {"name": "Ben", "phones": ["+12025550172"]}),
+    ("poll", {"question": "Lunch?", "options": ["Yes", "No"]}),
+)
+# What Ada does at a word, and the webhook that tells of it.
+ANSWERED: Final[Sequence[tuple[str, str, dict[str, str]]]] = (
+    ("echo Hello", "message.received", {"messageType": "text"}),
+    *((sample.kind, "message.received", {"messageType": sample.kind}) for sample in SAMPLES),
+    ("location", "message.received", {"messageType": "location"}),
+    ("contact", "message.received", {"messageType": "contact"}),
+    ("poll", "message.received", {"messageType": "poll"}),
+    ("react", "message.reaction", {}),
+    ("edit", "message.edited", {}),
+    ("revoke", "message.revoked", {}),
+    ("group", "message.received", {"messageType": "text"}),
+)
 
 
 class Hooks(Sink):
@@ -135,6 +78,26 @@ class Hooks(Sink):
         shown = json.dumps(told, ensure_ascii=False) if told else ""
         say("webhook", f"{payload['event']} {data.get('messageType', '')} {shown}".rstrip())
         return answer
+
+    def all(self, event: str) -> list[dict[str, Any]]:
+        """The data of all that came under a name."""
+        return [payload["data"] for _, payload in self.got if payload["event"] == event]
+
+    def count(self, event: str, facts: Mapping[str, str]) -> int:
+        """How many of them have these facts."""
+        return sum(facts.items() <= _plain(data).items() for data in self.all(event))
+
+    async def come(self, event: str, *, more_than: int = 0, **facts: str) -> None:
+        """Return once one more has come."""
+
+        async def came() -> bool:
+            return self.count(event, facts) > more_than
+
+        await eventually(came, within=PATIENCE)
+
+
+def _plain(data: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value for name, value in data.items() if isinstance(value, str)}
 
 
 @asynccontextmanager
@@ -177,21 +140,45 @@ def invitation(url: str, key: str, folder: Path) -> str:
 
 
 async def converse(customer: Customer, hooks: Hooks) -> None:
-    """A few words with Ada; fails if she does not answer, or Waypost does not say so."""
-    for message, event in (
-        ("echo Hello", "message.received"),
-        ("image", "message.received"),
-        ("react", "message.reaction"),
-    ):
-        before = hooks.events().count(event)
-        say("API", f"POST /api/messages/text {message!r}")
-        answer = await customer.text(f"+{ADA}", message)
+    """Everything that can be said, to Ada and by her; fails if anything does not arrive."""
+    for path, body in SAID:
+        await told(customer, hooks, path, {"to": f"+{ADA}", **body})
+    for sample in SAMPLES:
+        form = aiohttp.FormData()
+        form.add_field("to", f"+{ADA}")
+        form.add_field(
+            sample.kind, sample.data, filename=sample.name, content_type=sample.mime_type
+        )
+        say("API", f"POST /api/messages/{sample.kind} ({sample.name})")
+        answer = await customer.call("POST", f"/api/messages/{sample.kind}", data=form)
         assert answer.status == 202, answer.body
+        await hooks.come("message.read", messageId=answer.data["id"])
+    message = await told(customer, hooks, "text", {"to": f"+{ADA}", "message": "Se you"})
+    for method, change in (("PUT", {"message": "See you"}), ("DELETE", None)):
+        say("API", f"{method} /api/messages/{{id}} {json.dumps(change) if change else ''}".rstrip())
+        answer = await customer.call(method, f"/api/messages/{message}", json=change)
+        assert answer.status == 202, answer.body
+        await hooks.come("message.sent", messageId=answer.data["id"])
+    for word, event, facts in ANSWERED:
+        before = hooks.count(event, facts)
+        await told(customer, hooks, "text", {"to": f"+{ADA}", "message": word})
+        await hooks.come(event, more_than=before, **facts)
+    heard = next(data for data in hooks.all("message.received") if data["messageType"] == "text")
+    body = {"messageId": heard["messageId"], "emoji": "👍"}
+    say("API", f"POST /api/messages/reaction {json.dumps(body, ensure_ascii=False)}")
+    answer = await customer.post("/api/messages/reaction", body)
+    assert answer.status == 202, answer.body
+    await hooks.come("message.sent", messageId=answer.data["id"])
 
-        async def answered(event: str = event, before: int = before) -> bool:
-            return hooks.events().count(event) > before
 
-        await eventually(answered, within=PATIENCE)
+async def told(customer: Customer, hooks: Hooks, path: str, body: dict[str, Any]) -> str:
+    """Say something by the API, and wait until Ada has read it; returns its id."""
+    say("API", f"POST /api/messages/{path} {json.dumps(body)}")
+    answer = await customer.post(f"/api/messages/{path}", body)
+    assert answer.status == 202, answer.body
+    message = str(answer.data["id"])
+    await hooks.come("message.read", messageId=message)
+    return message
 
 
 async def play(port: int, *, once: bool, folder: Path) -> None:
@@ -209,12 +196,17 @@ async def play(port: int, *, once: bool, folder: Path) -> None:
     ):
         say("Waypost", f"at {system.url}, documentation at {system.url}/docs")
         instance = await linked(customer, whatsapp, OURS)
+        say("paired", f"+{OURS} by QR code")
         await customer.webhook(instance["id"], hooks.url)
         sys.stdout.write(invitation(system.url, instance["key"], folder))
         sys.stdout.flush()
         async with asyncio.TaskGroup() as group:
-            living = group.create_task(Ada(contact, folder).live(), name="ada")
+            living = group.create_task(
+                Ada(contact, folder, told=lambda what: say("Ada", what)).live(), name="ada"
+            )
             if once:
+                await linked(customer, whatsapp, OTHER, by="code")
+                say("paired", f"+{OTHER} by pairing code")
                 await converse(customer.with_key(instance["key"]), hooks)
             else:
                 await stop.wait()

@@ -8,6 +8,9 @@ import sys
 import pytest
 
 from tests.support.system import ROOT
+from tests.support.whatsapp_files import SAMPLES
+
+KINDS = (*(sample.kind for sample in SAMPLES), "location", "contact", "poll")
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -23,14 +26,20 @@ async def _by_hand(*options: str) -> asyncio.subprocess.Process:
     )
 
 
-async def test_ada_answers_and_it_ends_by_itself(contacts_installed: None) -> None:
+async def test_everything_is_said_both_ways_and_it_ends_by_itself(
+    contacts_installed: None,
+) -> None:
     process = await _by_hand("--once")
     told, _ = await process.communicate()
     shown = told.decode()
     assert process.returncode == 0, shown[-4000:]
-    assert "message.received text" in shown
-    assert "message.received image" in shown
-    assert "message.reaction" in shown
+    assert "by QR code" in shown
+    assert "by pairing code" in shown
+    for kind in (*KINDS, "text"):
+        assert f"got {kind}" in shown
+        assert f"message.received {kind}" in shown
+    for event in ("message.reaction", "message.edited", "message.revoked"):
+        assert event in shown
 
 
 async def test_ctrl_c_ends_all_of_it(contacts_installed: None) -> None:
