@@ -145,7 +145,6 @@ class Server:
         message whose id is known is acknowledged and otherwise ignored, as WhatsApp does.
         """
         later = [(number, item) for number, send in enumerate(sends) for item in send.later]
-        reaches = [(number, one) for number, send in enumerate(sends) for one in send.reaches]
         async with self._fence.statement() as connection:
             rows = await connection.fetch(
                 _TAKE,
@@ -160,8 +159,8 @@ class Server:
                 [send.recipient for send in sends],
                 [send.body for send in sends],
                 [send.stanza for send in sends],
-                [number for number, _ in reaches],
-                [one for _, one in reaches],
+                # Numbers are digits, and an array of arrays could not have some longer than others.
+                [",".join(send.reaches) for send in sends],
                 [number for number, _ in later],
                 [item.delay for _, item in later],
                 [item.body for _, item in later],
@@ -266,10 +265,10 @@ _TAKE = f"""
     WITH {HELD}, sends AS (
         SELECT u.* FROM unnest(
             $4::int[], $5::smallint[], $6::bigint[], $7::uuid[], $8::uuid[], $9::text[],
-            $10::text[], $11::text[], $12::text[], $13::text[]
+            $10::text[], $11::text[], $12::text[], $13::text[], $14::text[]
         ) AS u (
             number, shard, epoch, tenant_id, instance_id, engine_message_id,
-            sender, recipient, body, stanza
+            sender, recipient, body, stanza, reaches
         )
         JOIN held ON held.id = u.shard AND held.epoch = u.epoch
     ), logged AS (
@@ -286,9 +285,9 @@ _TAKE = f"""
         WHERE l.replays = 0
     ), reached AS (
         SELECT new.number, a.instance_id AS other
-        FROM unnest($14::int[], $15::text[]) AS r (number, phone)
-        JOIN new ON new.number = r.number
-        JOIN sessions.sandbox_accounts a ON a.tenant_id = new.tenant_id AND a.phone = r.phone
+        FROM new
+        JOIN sessions.sandbox_accounts a ON a.tenant_id = new.tenant_id
+            AND a.phone = ANY(string_to_array(new.reaches, ','))
             AND a.instance_id <> new.instance_id
     ), forwarded AS (
         INSERT INTO sessions.sandbox_stanzas (instance_id, due_at, body)
@@ -300,7 +299,7 @@ _TAKE = f"""
     ), returned AS (
         INSERT INTO sessions.sandbox_stanzas (instance_id, due_at, body)
         SELECT new.instance_id, clock_timestamp() + l.delay, l.body::jsonb
-        FROM unnest($16::int[], $17::interval[], $18::text[]) AS l (number, delay, body)
+        FROM unnest($15::int[], $16::interval[], $17::text[]) AS l (number, delay, body)
         JOIN new ON new.number = l.number
         WHERE NOT EXISTS (SELECT FROM reached WHERE reached.number = l.number)
         ORDER BY l.number
