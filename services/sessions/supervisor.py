@@ -61,6 +61,7 @@ class Session:
         self.status = Status.CONNECTING
         self.number: str | None = instance.phone_number
         self.window = asyncio.Semaphore(WINDOW)
+        self.closing = False
         self.replaced_at: list[float] = []
         self.hindered: tuple[str, float] | None = None
 
@@ -184,7 +185,7 @@ class Supervisor:
     async def handle(self, event: SessionHappening) -> bool:
         """Write down what an engine says about a session; whether that is committed."""
         session = self._sessions.get(event.instance_id)
-        if session is None:
+        if session is None or session.closing:
             return True  # It was closed while this was on its way; there is nothing left to say.
         if isinstance(event, Hindered) and self._told_lately(session, event):
             return True
@@ -315,7 +316,8 @@ class Supervisor:
                 return
             else:
                 self._metrics.logins.inc()
-                if instance.id not in self._sessions:
+                present = self._sessions.get(instance.id)
+                if present is None or (present is session and session.closing):
                     # It was closed while the engine was opening it.
                     await session.engine.close(instance.id)
                 return
@@ -347,16 +349,21 @@ class Supervisor:
         )
 
     async def _close(self, session: Session, *, forget: bool = False) -> None:
-        self._forget(session)
-        await session.engine.close(session.instance.id, forget=forget)
+        """Close a session; what it has received by then can still be committed."""
+        session.closing = True
+        session.status = Status.CONNECTING  # Nothing is handed to it any more.
+        try:
+            await session.engine.close(session.instance.id, forget=forget)
+        finally:
+            self._forget(session)
 
     def _forget(self, session: Session) -> None:
-        if self._keeps(session):
+        if self._sessions.get(session.instance.id) is session:
             del self._sessions[session.instance.id]
         self._metrics.live.set(len(self._sessions))
 
     def _keeps(self, session: Session) -> bool:
-        return self._sessions.get(session.instance.id) is session
+        return self._sessions.get(session.instance.id) is session and not session.closing
 
     def _of(self, lease: Lease) -> Sequence[Session]:
         return [session for session in self._sessions.values() if session.lease == lease]

@@ -1,7 +1,7 @@
 """What the supervisor makes of an engine's word, with an engine that says what a test wants."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -63,6 +63,7 @@ class Scripted:
         self.refusals: list[Exception] = []
         self.opened: list[Opening] = []
         self.closed: list[UUID] = []
+        self.closing: Callable[[UUID], object] = lambda _: None
         self.news = asyncio.Event()
 
     @asynccontextmanager
@@ -102,6 +103,7 @@ class Scripted:
 
     async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
         self.closed.append(instance_id)
+        self.closing(instance_id)
 
     async def until_opened(self, times: int) -> None:
         """Return when it was asked to open that often, successfully."""
@@ -348,6 +350,19 @@ async def test_a_lease_that_is_lost_during_take_up_raises_to_whoever_takes_up(
     with pytest.raises(Fenced):
         await world.supervisor.adopt(tenure.lease)
     assert world.engine.opened == []
+
+
+async def test_what_a_session_has_received_can_be_committed_while_it_is_closed(
+    world: World,
+) -> None:
+    id_ = await world.connected()
+    seen: list[tuple[bool, bool]] = []
+    world.engine.closing = lambda _: seen.append(
+        (world.supervisor.session(id_) is not None, world.supervisor.ready(id_) is not None)
+    )
+    await world.supervisor.leave(world.lease)
+    assert seen == [(True, False)]
+    assert world.supervisor.session(id_) is None
 
 
 async def test_a_proxy_and_a_name_of_the_instance_reach_its_engine(world: World) -> None:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, Final, cast
 
 from services.sessions.engines.whatsmeow.worker.shapes import Client
+from services.sessions.engines.whatsmeow.worker.turns import Turns, encrypting
 
 # As whatsmeow puts it.
 _GONE: Final = "client is nil"
@@ -19,8 +20,9 @@ _GONE: Final = "client is nil"
 class Guarded:
     """Has every method of the client, each of which fails once the session is being stopped."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, turns: Turns) -> None:
         self._client = client
+        self._turns = turns
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -31,9 +33,9 @@ class Guarded:
         self._sends: set[asyncio.Task[object]] = set()
 
     @classmethod
-    def of(cls, client: Client) -> "tuple[Guarded, Client]":
+    def of(cls, client: Client, turns: Turns) -> "tuple[Guarded, Client]":
         """A guard, and the same as the client that it guards."""
-        made = cls(client)
+        made = cls(client, turns)
         return made, cast("Client", made)
 
     async def over(self, within: float) -> None:
@@ -48,7 +50,7 @@ class Guarded:
     async def send_message(self, *arguments: object) -> object:
         """Send after all that were to be sent before; even if given up, it keeps its turn."""
         await self._sending.acquire()
-        task = asyncio.create_task(self._counted(self._client.send_message, *arguments))
+        task = asyncio.create_task(self._counted(self._send, *arguments))
         self._sends.add(task)
         task.add_done_callback(self._sent)
         return await asyncio.shield(task)
@@ -65,6 +67,15 @@ class Guarded:
             return await self._counted(method, *arguments, **named)
 
         return call
+
+    async def _send(self, *arguments: object) -> object:
+        turn = object()
+        encrypting.set(turn)
+        await asyncio.to_thread(self._turns.take, turn)
+        try:
+            return await cast("Any", self._client).send_message(*arguments)
+        finally:
+            self._turns.give(turn)
 
     async def _counted(self, method: Callable[..., Awaitable[Any]], *a: object, **n: object) -> Any:
         if self._over:

@@ -20,6 +20,7 @@ from services.sessions.engines.whatsmeow.worker.holding import (
     outgoing_message,
 )
 from services.sessions.engines.whatsmeow.worker.shapes import Client
+from services.sessions.engines.whatsmeow.worker.turns import Turns
 
 # neonize's numbers of the events that we want, and of the device itself, which always comes.
 DEVICE: Final = 0
@@ -72,6 +73,9 @@ class Listener(Protocol):
     def unreadable(self, message: Unreadable) -> None:
         """A message was decrypted before; was it recorded?"""
 
+    def store_failed(self) -> None:
+        """A message could not be decrypted for want of the database; the socket must be closed."""
+
     def noted(self, level: str, words: str) -> None:
         """whatsmeow warns of something."""
 
@@ -85,6 +89,7 @@ class Linked:
     def __init__(self, *, run: str, listener: Listener) -> None:
         self.holding = Holding(ask=listener.unreadable)
         self.client: Client = native.client(run)
+        self.turns = Turns()
         self.heard_at = monotonic()
         self._run = run.encode()
         self._listener = listener
@@ -194,6 +199,7 @@ class Linked:
             self._listener.noted(entry.Level, entry.Message)
 
     def _received(self, frame: str) -> None:
+        self.turns.received(frame)
         self.holding.received(frame)
         if frame.startswith("<failure"):
             found = {name: int(value) for name, value in _REASON.findall(frame)}
@@ -202,6 +208,7 @@ class Linked:
             )
 
     def _sending(self, frame: str) -> None:
+        self.turns.sending(frame)
         message_id = outgoing_message(frame)
         if message_id is None:
             self.holding.sending(frame)
@@ -211,6 +218,9 @@ class Linked:
             may_go(message_id)
 
     def _said(self, level: str, words: str) -> None:
+        self.turns.said(words)
         self.holding.ignored(words)
+        if self.holding.failed(words):
+            self._listener.store_failed()
         if level in {"WARN", "ERROR"}:
             self._listener.noted(level, words)

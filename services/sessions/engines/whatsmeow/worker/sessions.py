@@ -87,7 +87,7 @@ class Session:
     ) -> None:
         self.link = link
         self.linked = Linked(run=run, listener=self)
-        self._guard, self._client = Guarded.of(self.linked.client)
+        self._guard, self._client = Guarded.of(self.linked.client, self.linked.turns)
         self._run = run
         self._instance_id = instance_id
         self._clock = clock
@@ -251,6 +251,10 @@ class Session:
                 chat=message.chat,
             )
         )
+
+    def store_failed(self) -> None:
+        self.soon(lambda: self._last(asyncio.to_thread(self.linked.cut)))
+        self._tell("store_failed")
 
     def noted(self, level: str, words: str) -> None:
         # Addresses are numbers; what remains says what it is about.
