@@ -407,6 +407,8 @@ class Session:
                 raise Died("The worker has ended.")
             case "ended":
                 raise _Trouble(_why(frame["words"]))
+            case "store_failed":
+                raise _Trouble("database_unavailable")
             case "device_removed":
                 self._over(LoggedOut(instance_id=id_, at=now, reason="device_removed"), erased=True)
             case "replaced":

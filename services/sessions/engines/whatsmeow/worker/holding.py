@@ -15,6 +15,10 @@ once. A process that dies between this and our commit finds the message delivere
 read it: whatsmeow takes it for a repeat, says so to its logger and nobody else, and confirms it.
 Such a message is ``unreadable`` here until somebody has looked whether it was recorded. If it was
 not, its sender's session is removed, so that whatsmeow asks for the message once more.
+
+And a third: without its database whatsmeow cannot decrypt, takes the message for a broken one, asks
+its sender for it five times within a second, and confirms it. So what says so is kept back as well,
+and the connection is closed until the database is there again.
 """
 
 import re
@@ -38,6 +42,12 @@ _ID: Final = re.compile(r'^<(?P<tag>\w+)[^>]*? id="(?P<id>[^"]*)"')
 _TYPE: Final = re.compile(r' type="(?P<type>[^"]*)"')
 _IGNORED: Final = re.compile(
     r"^Ignoring message (?P<id>\S+) from (?P<sender>\S+)(?: in (?P<chat>[^\s:]\S*))?: "
+)
+_FAILED: Final = re.compile(r"^Error decrypting message (?P<id>\S+) from ")
+# What the Go driver of PostgreSQL, and Go's network under it, say of a database that is away.
+_AWAY: Final = re.compile(
+    r"dial tcp|dial unix|connection re(?:fused|set)|broken pipe|bad connection|i/o timeout"
+    r"|unexpected EOF|: EOF|pq: |sql: |context deadline exceeded"
 )
 _CONFIRMING: Final = frozenset({"", "inactive", "sender"})
 
@@ -78,6 +88,7 @@ class Holding:
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
         self._done: OrderedDict[Key, None] = OrderedDict()
         self._over = False
+        self._undecrypted: set[str] = set()
 
     def received(self, frame: str) -> None:
         """WhatsApp has sent a frame; whatsmeow has not looked at it yet."""
@@ -112,6 +123,15 @@ class Holding:
                 pending.settled += 1
                 pending.unreadable = Unreadable(found["id"], sender, found["chat"] or sender)
 
+    def failed(self, words: str) -> bool:
+        """whatsmeow has said this; whether it means that a message fell victim to the database."""
+        found = _FAILED.match(words)
+        if found is None or _AWAY.search(words) is None:
+            return False
+        with self._changed:
+            self._undecrypted.add(found["id"])
+        return True
+
     def came(self, key: Key) -> None:
         """whatsmeow has handed on an event."""
         with self._changed:
@@ -140,6 +160,7 @@ class Holding:
         """A frame is about to go out: return when it may. Blocks the calling thread."""
         key = confirmed(frame)
         if key is None:
+            self._keep_back(frame)
             return
         with self._changed:
             since = monotonic()
@@ -149,6 +170,16 @@ class Holding:
             self._done[key] = None
             while len(self._done) > MOST:
                 self._done.popitem(last=False)
+
+    def _keep_back(self, frame: str) -> None:
+        """Whatever would tell WhatsApp that a message came which was not decrypted."""
+        tag = _tag(frame)
+        if tag not in {"receipt", "ack"}:
+            return
+        key = _key(tag, frame)
+        with self._changed:
+            while key is not None and key[1] in self._undecrypted and not self._over:
+                self._changed.wait()
 
     def end(self) -> None:
         """The connection is gone: whatever waits may go, to nowhere."""
