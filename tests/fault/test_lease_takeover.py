@@ -157,6 +157,7 @@ async def process(
             "DATABASE_URL": database_url,
             "AMQP_URL": amqp_url,
             "WAYPOST_SESSIONS_PORT": str(free_port()),
+            "WAYPOST_MEDIA_STORE": str(folder / "media"),
             **LEASES,
         },
         folder / f"{name}.log",
