@@ -213,7 +213,11 @@ class Asking:
             case PairByCode():
                 code = await session.engine.ask(instance_id, question)
                 if isinstance(code, PairingCode):
-                    await self._tell_code(session, code)
+                    try:
+                        await self._tell_code(session, code)
+                    except Transient as error:
+                        # Whoever has asked gets it all the same, and only they can use it.
+                        log.warning("pairing_code_untold", reason=error.message)
                 return code
             case _:
                 return await session.engine.ask(instance_id, question)
