@@ -42,10 +42,13 @@ LETTING_GO = 1.0
 
 @dataclass
 class Talk:
-    """What was said while something broke: outbound by message id, inbound by text."""
+    """What was said while something broke.
+
+    ``accepted`` are texts by our id of the message, ``received`` WhatsApp's ids by text.
+    """
 
     accepted: dict[str, str] = field(default_factory=dict)
-    received: set[str] = field(default_factory=set)
+    received: dict[str, str] = field(default_factory=dict)
     refused: Counter[int] = field(default_factory=Counter)
 
 
@@ -77,6 +80,15 @@ class Fleet:
 
         await eventually(all_ready, within=within, every=timedelta(milliseconds=250))
 
+    async def greet(self) -> None:
+        """Everybody has written to everybody before anything breaks."""
+        for instance in self.instances:
+            hello = f"hello {instance['phoneNumber']}"
+            answer = await self.customer.with_key(instance["key"]).text(f"+{CONTACT}", hello)
+            assert answer.status == 202, answer.body
+            await self.contact.next("message", text=hello)
+            await self.contact.text(instance["phoneNumber"].lstrip("+"), hello)
+
     @asynccontextmanager
     async def talking(self, *, pause: float = 0.05) -> AsyncIterator[Talk]:
         """Both sides talk, one message after another, for as long as the context is open."""
@@ -100,9 +112,10 @@ class Fleet:
                 except (aiohttp.ClientError, TimeoutError):
                     talk.refused[0] += 1
                 else:
-                    talk.refused[answer.status] += answer.status != 202
                     if answer.status == 202:
                         talk.accepted[answer.data["id"]] = text
+                    else:
+                        talk.refused[answer.status] += 1
                 if await _ends(stop, pause):
                     return
 
@@ -111,23 +124,41 @@ class Fleet:
             for instance in self.instances:
                 self.said += 1
                 text = f"in {self.said}"
-                await self.contact.text(instance["phoneNumber"].lstrip("+"), text)
-                talk.received.add(text)
+                to = instance["phoneNumber"].lstrip("+")
+                talk.received[text] = await self.contact.text(to, text)
                 if await _ends(stop, pause):
                     return
+
+    async def _addressed(self, talk: Talk) -> None:
+        """Forget what the contact has not addressed to the device that it was for.
+
+        Baileys 7.0.0-rc14 leaves a device out when a first message to it and one from it cross,
+        and ignores WhatsApp's hint that it did.
+        """
+        left_out = {
+            sent["id"] for sent in await self.whatsapp.messages(CONTACT) if sent["incomplete"]
+        }
+        assert len(left_out) <= len(self.instances), left_out
+        talk.received = {text: id_ for text, id_ in talk.received.items() if id_ not in left_out}
 
     async def settled(self, talk: Talk, *, within: timedelta = timedelta(seconds=120)) -> None:
         """Return once all that was said has ended, and everybody has been told."""
         ids = list(talk.accepted)
+        await self._addressed(talk)
 
         async def ended() -> bool:
-            under_way = await self.sql.fetchval(
-                "SELECT count(*) FROM dispatcher.messages WHERE id = ANY($1::uuid[])"
-                " AND status NOT IN ('sent', 'delivered', 'read', 'failed')",
-                ids,
+            rows = await self.sql.fetch(
+                "SELECT id::text, status FROM dispatcher.messages WHERE id = ANY($1::uuid[])", ids
             )
-            missing = talk.received - set(await self.heard_texts())
-            assert (under_way, missing) == (0, set()), (under_way, missing)
+            heard = {one["text"] for one in self.contact.all_heard("message")}
+            under_way = [
+                (talk.accepted[id_], status)
+                for id_, status in rows
+                if status != "failed" and talk.accepted[id_] not in heard
+            ]
+            told = set(await self.heard_texts())
+            missing = {text: id_ for text, id_ in talk.received.items() if text not in told}
+            assert (under_way, missing) == ([], {}), (under_way, missing)
             return True
 
         await eventually(ended, within=within, every=timedelta(milliseconds=500))
@@ -144,7 +175,7 @@ class Fleet:
         """What was lost, doubled, overtaken or owned twice; nothing, if all is well."""
         return [
             *await self._wrong_outbound(talk),
-            *self._overtaken(),
+            *await self._overtaken(talk),
             *await self._wrong_inbound(talk),
             *await self._connected_twice(),
         ]
@@ -171,14 +202,23 @@ class Fleet:
             ]
         return wrong
 
-    def _overtaken(self) -> list[str]:
-        last: dict[str, int] = {}
+    async def _overtaken(self, talk: Talk) -> list[str]:
+        """What went to WhatsApp in another order than it was accepted in."""
         wrong = []
-        for one in self.contact.all_heard("message"):
-            number = int(one["text"].split()[1])
-            if number < last.get(one["phone"], 0):
-                wrong.append(f"{one['text']} came after {last[one['phone']]}")
-            last[one["phone"]] = number
+        for instance in self.instances:
+            rows = await self.sql.fetch(
+                "SELECT engine_message_id, sequence FROM dispatcher.messages"
+                " WHERE instance_id = $1::uuid AND id = ANY($2::uuid[])",
+                instance["id"],
+                list(talk.accepted),
+            )
+            sequence = {row[0]: row[1] for row in rows}
+            last = 0
+            for sent in await self.whatsapp.messages(instance["phoneNumber"]):
+                number = sequence.get(sent["id"], last)
+                if number < last:
+                    wrong.append(f"{sent['id']} ({number}) was overtaken by {last}")
+                last = number
         return wrong
 
     async def _wrong_inbound(self, talk: Talk) -> list[str]:

@@ -25,7 +25,8 @@ class Sent:
     one means that the client said it twice. ``repeats`` counts the same ciphertexts come again,
     which every recipient recognises: whatsmeow does that when its connection breaks before the ack.
     ``retries`` counts stanzas for one device that had asked for it again because it could not
-    decrypt, which is as it should be.
+    decrypt, which is as it should be. ``incomplete``: the client left out a device, and was told so
+    by the hash in its ack.
     """
 
     id: str
@@ -38,6 +39,7 @@ class Sent:
     repeats: int = 0
     retries: int = 0
     acked: bool = False
+    incomplete: bool = False
     error: int | None = None
     reached: list[str] = field(default_factory=list)
 

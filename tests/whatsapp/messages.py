@@ -68,6 +68,7 @@ def take(world: World, connection: Connection, stanza: Stanza) -> None:
     for copy in copies:
         _pass_on(world, device, stanza, copy, group)
     phash = None if retried else _missed(world, device, stanza, copies, group)
+    sent.incomplete = sent.incomplete or phash is not None
     if world.faults.strikes("no_ack", device.phone.number) is None:
         sent.acked = True
         _acknowledge(world, connection, stanza, error=None, phash=phash)
