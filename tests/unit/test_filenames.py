@@ -15,7 +15,7 @@ from services.gateway.domain.filenames import disposition, safe
         ("../../etc/passwd", "passwd"),
         ("C:\\Users\\ada\\offer.pdf", "offer.pdf"),
         ("a\r\nSet-Cookie: x=1.txt", "aSet-Cookie x=1.txt"),
-        ('quo"te.txt', "quote.txt"),
+        ('of"fer.txt', "offer.txt"),
         ("exe\u202egpj.scr", "exegpj.scr"),
         ("nul\0.txt", "nul.txt"),
         ("  .hidden. ", "hidden"),
