@@ -9,7 +9,7 @@ from tests.contract.test_engine import Trial
 from tests.contract.whatsmeow_trial import whatsmeow
 
 
-@pytest.fixture
-async def trial(database_url: str) -> AsyncIterator[Trial]:  # type: ignore[no-redef]
+@pytest.fixture  # type: ignore[no-redef]
+async def trial(database_url: str) -> AsyncIterator[Trial]:
     async with whatsmeow(database_url) as made:
         yield made
