@@ -99,10 +99,11 @@ class SessionsSettings(MediaSettings):
         description="Files that this process sends at a time; each is on its disk meanwhile.",
     )
     fetch_at_once: int = Field(
-        8,
+        4,
         ge=1,
         validation_alias=_env("fetch_at_once"),
-        description="Files of received messages that this process fetches at a time.",
+        description="Files of received messages that this process fetches at a time; each is on its"
+        " disk meanwhile.",
     )
     fetch_deadline: float = Field(
         120.0,
