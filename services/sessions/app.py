@@ -62,6 +62,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     fence = Fence(database)
     leases = Leases(clock=clock, fence_after=settings.fence)
     store = MediaStore.of(settings)
+    logins = LoginBudget(clock=clock, per_second=settings.logins_per_second)
     sandbox = SandboxEngine(database=database, fence=fence, store=store, clock=clock)
     engines: dict[str, Engine] = {sandbox.kind: sandbox}
     if find_spec("neonize") is not None:
@@ -80,6 +81,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             ),
             proxies=settings.proxy_pool,
             permits=settings.policy.permits,
+            login=logins.turn,
             device_name=settings.device_name,
             deaf_after=timedelta(seconds=settings.whatsmeow_deaf_after),
         )
@@ -89,7 +91,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         chronicle=Chronicle(fence=fence, clock=clock, told=relay.wake, metrics=metrics),
         engines=engines,
         missing={WhatsmeowEngine.kind: "Install linked devices: pip install 'waypost[whatsmeow]'"},
-        logins=LoginBudget(clock=clock, per_second=settings.logins_per_second),
+        logins=logins,
         clock=clock,
         metrics=metrics,
     )

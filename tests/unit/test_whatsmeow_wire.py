@@ -21,6 +21,7 @@ from services.sessions.engines.whatsmeow import wire
 from services.sessions.engines.whatsmeow.arrivals import Arrivals
 from services.sessions.engines.whatsmeow.credentials import store_url
 from services.sessions.engines.whatsmeow.proxies import checked, name, place
+from services.sessions.engines.whatsmeow.session import why_pairing_ended
 from services.sessions.engines.whatsmeow.wire import Link
 from shared.contracts.content import Identity, Media, Text
 from shared.errors import Conflict, NotFound, PlatformError, Rejected, Throttled, Unconfirmed
@@ -139,3 +140,20 @@ async def test_what_came_of_late_is_known_once_it_is_committed() -> None:
     arrivals.expect("message|chat|sender|1")
     arrivals.commit("message|chat|sender|1")
     assert await arrivals.committed("1")
+
+
+@pytest.mark.parametrize(
+    ("word", "seconds", "reason"),
+    [
+        ("success", 1, None),
+        ("timeout", 20, "pairing_timeout"),
+        ("timeout", 3, "connection_lost"),
+        ("err-client-outdated", 1, "client_outdated"),
+        ("passkey-request", 1, "passkey_required"),
+        ("err-unexpected-state", 1, "pairing_failed"),
+    ],
+)
+def test_the_last_word_about_a_pairing_has_a_reason(
+    word: str, seconds: int, reason: str | None
+) -> None:
+    assert why_pairing_ended(word, since=timedelta(seconds=seconds)) == reason

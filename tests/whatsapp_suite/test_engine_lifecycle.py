@@ -1,5 +1,6 @@
 """What a linked device goes through: codes, refusals, bans, breaks, silence, other owners."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -24,12 +25,18 @@ from services.sessions.engines.port import (
 from shared.contracts.questions import PairByCode, PairingCode
 from shared.errors import Conflict
 from tests.support.linked_devices import CONTACT, Town, a_number, environment, words
+from tests.support.sink import PATIENCE
 
 
 @pytest.fixture
 async def town(database_url: str, tmp_path: Path) -> AsyncIterator[Town]:
     async with Town.running(database_url, tmp_path) as made:
         yield made
+
+
+def shown_of(pid: int) -> bytes:
+    """What others on the machine may see of a process."""
+    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
 
 
 async def test_a_phone_links_the_device_by_a_code(town: Town) -> None:
@@ -136,6 +143,31 @@ async def test_a_connection_that_breaks_comes_back(town: Town) -> None:
             await town.sink.nth(Connected, opening.instance_id, count)
         await town.contact()
         await engine.transmit(opening.instance_id, words(CONTACT))
+
+
+async def test_whoever_connects_again_waits_for_a_turn(town: Town) -> None:
+    asked, granted = asyncio.Event(), asyncio.Event()
+
+    async def turn() -> None:
+        asked.set()
+        await granted.wait()
+
+    async with town.engine(login=turn) as engine:
+        opening = await town.opened(engine)
+        await town.whatsapp.fault("drop", phone=town.number(opening))
+        async with asyncio.timeout(PATIENCE):
+            await asked.wait()
+        logins = len(await town.whatsapp.connections())
+        granted.set()
+        await town.sink.nth(Connected, opening.instance_id, 2)
+        assert len(await town.whatsapp.connections()) == logins + 1
+
+
+async def test_the_stores_address_is_not_to_be_seen(town: Town) -> None:
+    async with town.engine() as engine:
+        await town.opened(engine)
+        (pid,) = engine.processes
+        assert b"postgres" not in shown_of(pid)
 
 
 async def test_the_same_device_elsewhere_replaces_this_one(town: Town) -> None:

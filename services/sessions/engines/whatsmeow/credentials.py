@@ -9,7 +9,7 @@ SCHEMA: Final = "whatsmeow"
 _SHARED: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"})
 # Every session has a pool of its own, which keeps two connections for ever. PostgreSQL ends them
 # when they have not been used for that long; the pool then makes new ones as they are needed.
-IDLE: Final = timedelta(seconds=30)
+IDLE: Final = timedelta(seconds=10)
 STATEMENT: Final = timedelta(seconds=30)
 
 

@@ -1,7 +1,7 @@
 """WhatsApp by linked devices, as an engine: sessions here, connections in worker processes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,7 @@ class WhatsmeowEngine:
         terms: Terms,
         proxies: Sequence[str] = (),
         permits: Callable[[str], bool],
+        login: Callable[[], Awaitable[None]],
         device_name: str = "Waypost",
         deaf_after: timedelta = timedelta(seconds=45),
     ) -> None:
@@ -69,6 +70,7 @@ class WhatsmeowEngine:
             clock=clock,
         )
         self._workers = Workers(terms=terms, clock=clock)
+        self._login = login
         self._device_name = device_name
         self._deaf_after = deaf_after
         self._sessions: dict[UUID, Session] = {}
@@ -91,6 +93,7 @@ class WhatsmeowEngine:
             sink=sink,
             device_name=self._device_name,
             deaf_after=self._deaf_after,
+            login=self._login,
         )
         stop = asyncio.Event()
         async with AsyncExitStack() as stack:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,6 +64,11 @@ CLOSING: Final = 15.0
 QUIET: Final = 5.0
 
 
+PAIRING_TIMEOUT: Final = "pairing_timeout"
+# What another attempt would not change.
+GIVEN_UP: Final = frozenset({"client_outdated", "passkey_required"})
+
+
 class _Over(Exception):
     """The session has ended; ``event`` says how, ``None`` if nobody is to be told by us."""
 
@@ -85,7 +90,10 @@ class _Trouble(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a session works with. ``deaf_after``: the longest silence of a healthy connection."""
+    """What a session works with. ``deaf_after``: the longest silence of a healthy connection.
+
+    ``login`` waits for a turn to connect: a flood of logins looks like an attack.
+    """
 
     workers: Workers
     devices: Devices
@@ -94,6 +102,7 @@ class Parts:
     sink: Sink
     device_name: str
     deaf_after: timedelta
+    login: Callable[[], Awaitable[None]]
 
 
 class Session:
@@ -205,6 +214,8 @@ class Session:
                 self._on_event(frame)
             case "unreadable":
                 self._look(self._on_unreadable(frame))
+            case "reconnecting":
+                self._look(self._on_reconnecting(frame))
             case "silence":
                 self._news.put_nowait(frame)
             case "told":
@@ -236,6 +247,12 @@ class Session:
         elif not self._pairing and frame["what"] == "disconnected":
             self._interrupt("connection_lost")
         self._news.put_nowait(frame)
+
+    async def _on_reconnecting(self, frame: Frame) -> None:
+        """whatsmeow is about to connect again by itself; it waits until it may."""
+        await self._parts.login()
+        if self._worker is not None:
+            self._worker.may_connect(frame["run"])
 
     async def _on_unreadable(self, frame: Frame) -> None:
         """A message came that was decrypted before: a repeat, or one that went down with us."""
@@ -331,22 +348,17 @@ class Session:
 
     def _judge(self, word: str, *, since: timedelta) -> None:
         """What pairing has come to."""
-        if word == "success":
+        reason = why_pairing_ended(word, since=since)
+        if reason is None:
             return
-        if word == "timeout" and since > NOT_YET:
+        if reason == PAIRING_TIMEOUT:
+            now = self._clock.now()
             self._over(
-                Disconnected(
-                    instance_id=self.instance_id,
-                    at=self._clock.now(),
-                    reason="pairing_timeout",
-                    will_retry=False,
-                )
+                Disconnected(instance_id=self.instance_id, at=now, reason=reason, will_retry=False)
             )
-        if word == "err-client-outdated":
-            self._over(self._failed("client_outdated"))
-        if word.startswith("passkey"):
-            self._over(self._failed("passkey_required"))
-        raise _Trouble("connection_lost" if word == "timeout" else "pairing_failed")
+        if reason in GIVEN_UP:
+            self._over(self._failed(reason))
+        raise _Trouble(reason)
 
     async def _remember(self, frame: Frame) -> None:
         """The device is linked: keep its address before anybody is told."""
@@ -489,6 +501,7 @@ class Session:
         if trouble.proxy is not None:
             await self._proxy_failed(trouble.proxy)
         if trouble.at_once and failures <= 1:
+            await self._parts.login()
             return
         self.offering.put(
             Hindered(instance_id=self.instance_id, at=self._clock.now(), reason=trouble.reason)
@@ -496,6 +509,7 @@ class Session:
         jitter = random.uniform(-1, 1)  # noqa: S311 - spreads load, guards nothing
         wait = backoff.exponential(failures, base=FIRST_WAIT, cap=LONGEST_WAIT, jitter=jitter)
         await self._clock.sleep(wait)
+        await self._parts.login()
 
     async def _proxy_failed(self, proxy: str) -> None:
         try:
@@ -592,6 +606,22 @@ async def _leave(workers: Workers, worker: Worker, run: str) -> None:
         worker.end()
     finally:
         workers.release(worker, run)
+
+
+def why_pairing_ended(word: str, *, since: timedelta) -> str | None:
+    """What neonize's last word about a pairing means; ``None``: it went well.
+
+    ``since`` is how long ago the last code was shown: neonize calls it a timeout too if the
+    connection broke.
+    """
+    if word == "success":
+        return None
+    if word == "timeout":
+        return PAIRING_TIMEOUT if since > NOT_YET else "connection_lost"
+    if word == "err-client-outdated":
+        return "client_outdated"
+    # neonize has no way to give WhatsApp the passkey that it asks for.
+    return "passkey_required" if word.startswith("passkey") else "pairing_failed"
 
 
 def _why(words: str) -> str:

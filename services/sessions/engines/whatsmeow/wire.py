@@ -12,6 +12,7 @@ in it is said where it is sent. Files never cross the socket: both sides see the
 | ``go`` | whether a message may be written to WhatsApp's socket now |
 | ``committed`` | events that WhatsApp may be told of |
 | ``known`` | a message that could not be read was recorded earlier after all |
+| ``connect`` | a session may connect again now |
 
 | from the worker | |
 | --- | --- |
@@ -22,7 +23,7 @@ in it is said where it is sent. Files never cross the socket: both sides see the
 | ``event`` | something that WhatsApp has delivered, to be committed |
 | ``told`` | what has happened to a session |
 | ``unreadable`` | a message was decrypted before and lost, or is a repeat: which? |
-| ``noted`` | a line for the log |
+| ``reconnecting`` | a session has lost its connection and is about to connect again: may it? |
 """
 
 import asyncio

@@ -223,6 +223,10 @@ class Worker:
         """WhatsApp may be told of this message too: it was recorded earlier."""
         self._link.say("known", run=run, message_id=message_id)
 
+    def may_connect(self, run: str) -> None:
+        """It is a session's turn to connect again."""
+        self._link.say("connect", run=run)
+
     def end(self) -> None:
         """Let it go, with all sessions that it still has. ``run`` returns soon after."""
         self.dead = self.let_go = True

@@ -52,11 +52,14 @@ _kept: Final[list[object]] = []
 # Which of our calls is running in this thread: whatsmeow calls its logger from the same one.
 writing: Final[ContextVar[Callable[[str], None] | None]] = ContextVar("writing", default=None)
 
+_RECONNECTING: Final = "Automatically reconnecting after"
 _REASON: Final = re.compile(r' (reason|code|expire)="(\d+)"')
 
 
 class Listener(Protocol):
-    """Who is told what happens to a session; called from any thread, and must not block."""
+    """Who is told what happens to a session; called from any thread, and must not block
+    unless it says so.
+    """
 
     def event(self, code: int, data: bytes) -> None:
         """neonize hands on an event."""
@@ -75,6 +78,9 @@ class Listener(Protocol):
 
     def store_failed(self) -> None:
         """A message could not be decrypted for want of the database; the socket must be closed."""
+
+    def reconnecting(self) -> None:
+        """whatsmeow is about to connect again; it does so when this returns."""
 
     def noted(self, level: str, words: str) -> None:
         """whatsmeow warns of something."""
@@ -219,6 +225,8 @@ class Linked:
 
     def _said(self, level: str, words: str) -> None:
         self.turns.said(words)
+        if words.startswith(_RECONNECTING):
+            self._listener.reconnecting()
         self.holding.ignored(words)
         if self.holding.failed(words):
             self._listener.store_failed()

@@ -36,6 +36,8 @@ GIVEN_UP: Final = 5.0
 FIRST_CODE: Final = 15.0
 # The supervisor answers at once or is gone.
 PERMISSION: Final = 10.0
+# How long a session may wait for its turn to connect again: five a second, and all at once.
+TURN: Final = 120.0
 _DIGITS: Final = re.compile(r"\d{5,}")
 
 
@@ -101,6 +103,7 @@ class Session:
         self._moved = asyncio.Event()
         self._permissions: dict[int, Permission] = {}
         self._coded = asyncio.Event()
+        self._may_connect = threading.Event()
         self._lasting: set[asyncio.Task[None]] = set()
 
     def start(self, *, store: str, device: str | None, proxy: str | None, name: str) -> None:
@@ -112,6 +115,7 @@ class Session:
         """Disconnect, let calls end, and forget it all."""
         for permission in self._permissions.values():
             permission.answer(False)
+        self._may_connect.set()
         await asyncio.to_thread(self.linked.cut)
         await self._guard.over(STOPPING)
         await asyncio.to_thread(self.linked.stop)
@@ -149,9 +153,17 @@ class Session:
                 self.linked.holding.settled(offered.key, recorded=True)
         self._moved.set()
 
-    def known(self, message_id: str) -> None:
-        """A message that could not be read was recorded before."""
-        self.linked.holding.known(message_id)
+    def obey(self, frame: Frame) -> None:
+        """Take note of what the supervisor says about this session."""
+        match frame["do"]:
+            case "committed":
+                self.committed(frame["sequences"])
+            case "known":
+                self.linked.holding.known(frame["message_id"])
+            case "connect":
+                self._may_connect.set()
+            case _:
+                log.warning("supervisor_not_understood", what=frame["do"])
 
     def go(self, call: int, granted: bool) -> None:
         """Whether the message of a call may be written now."""
@@ -255,6 +267,11 @@ class Session:
     def store_failed(self) -> None:
         self.soon(lambda: self._last(asyncio.to_thread(self.linked.cut)))
         self._tell("store_failed")
+
+    def reconnecting(self) -> None:
+        self._may_connect.clear()
+        self.soon(lambda: self.link.say("reconnecting", run=self._run))
+        self._may_connect.wait(TURN)
 
     def noted(self, level: str, words: str) -> None:
         # Addresses are numbers; what remains says what it is about.
@@ -409,16 +426,10 @@ class Sessions:
                 session = self._of_call.get(frame["call"])
                 if session is not None:
                     session.go(frame["call"], frame["granted"])
-            case "committed":
-                session = self._runs.get(frame["run"])
-                if session is not None:
-                    session.committed(frame["sequences"])
-            case "known":
-                session = self._runs.get(frame["run"])
-                if session is not None:
-                    session.known(frame["message_id"])
             case _:
-                log.warning("supervisor_not_understood", what=frame["do"])
+                session = self._runs.get(frame["run"])
+                if session is not None:
+                    session.obey(frame)
 
     def report(self) -> Frame:
         """How they are: for each, the seconds since anything was heard."""
