@@ -384,10 +384,17 @@ async def test_a_group_is_written_to_and_heard_from(talk: Talk) -> None:
 
 async def test_what_came_while_waypost_was_away_is_told_once(talk: Talk) -> None:
     id_ = talk.instance["id"]
-    await talk.owner.post(f"/api/instances/{id_}/disconnect")
-    await talk.whatsapp.happening("disconnected", phone=OURS)
+    before = await talk.whatsapp.last()
+    assert (await talk.owner.post(f"/api/instances/{id_}/disconnect")).status == 202
+    await talk.whatsapp.happening("disconnected", phone=OURS, after=before)
+
+    async def away() -> bool:
+        status = (await talk.owner.get(f"/api/instances/{id_}/status")).data
+        return bool(status["status"] == "disconnected")
+
+    await eventually(away, within=WITHIN)
     said = [await talk.ada.text(OURS, f"number {number}") for number in range(5)]
-    await talk.owner.post(f"/api/instances/{id_}/connect")
+    assert (await talk.owner.post(f"/api/instances/{id_}/connect")).status == 202
     for one in said:
         await talk.received(one)
     keys = [
