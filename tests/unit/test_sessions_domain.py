@@ -1,6 +1,7 @@
 """What the session service decides: the life of a session, outcomes, addresses, repairs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -167,14 +168,19 @@ def test_a_fictional_number_is_always_the_same_and_nobodys() -> None:
     assert fictional_number(id_).startswith("999")
 
 
+BANNED = replace(a_state(Status.BANNED), last_error="banned")
+
+
 @pytest.mark.parametrize(
     ("given", "state", "live", "step"),
     [
         ({}, None, False, Step.OPEN),
         ({}, a_state(Status.READY), True, Step.KEEP),
         ({}, a_state(Status.READY), False, Step.OPEN),
-        ({}, a_state(Status.BANNED), False, Step.KEEP),
-        ({"updated_at": LATER}, a_state(Status.BANNED), False, Step.OPEN),
+        ({}, BANNED, False, Step.KEEP),
+        ({"updated_at": LATER}, BANNED, False, Step.OPEN),
+        # Asked to end and wanted again before it had ended: not an end of its own.
+        ({}, a_state(Status.DISCONNECTED), False, Step.OPEN),
         ({"wanted": False}, a_state(Status.READY), True, Step.CLOSE),
         ({"wanted": False}, a_state(Status.READY), False, Step.CLOSE),
         ({"wanted": False}, a_state(Status.DISCONNECTED), False, Step.KEEP),

@@ -127,6 +127,12 @@ def test_the_store_is_the_same_database_under_the_services_role() -> None:
     assert "sslmode=verify-full" in store_url("postgres://db/x?sslmode=verify-full", role="r")
 
 
+def test_the_store_may_be_reached_by_a_socket() -> None:
+    url = store_url("postgresql://postgres@/postgres?host=/run/waypost&port=5432", role="someone")
+    assert url.startswith("postgres://postgres@/postgres?")
+    assert "host=%2Frun%2Fwaypost&port=5432" in url
+
+
 def test_a_proxy_is_named_without_its_password() -> None:
     assert name("socks5://user:secret@proxy.example.com") == "socks5://proxy.example.com:1080"
     assert place("http://[2001:db8::1]:8080") == ("2001:db8::1", 8080)

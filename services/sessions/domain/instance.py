@@ -53,8 +53,9 @@ class Step(StrEnum):
 def next_step(instance: Instance, state: State | None, *, live: bool) -> Step:
     """What a lost command would have said, from what is wanted and what is so.
 
-    A session that has ended, by a ban, say, is not opened again just because it is wanted: only
-    if the tenant has touched the instance since.
+    A session that has ended by itself, by a ban, say, is not opened again just because it is
+    wanted: only if the tenant has touched the instance since. One that was ended on request is: who
+    wants it now has said so after the request, though perhaps before its end.
     """
     if instance.deleted:
         known = live or (state is not None and state.status in ACTIVE)
@@ -64,5 +65,10 @@ def next_step(instance: Instance, state: State | None, *, live: bool) -> Step:
         return Step.CLOSE if live or stale else Step.KEEP
     if live:
         return Step.KEEP
-    over = state is not None and state.status in ENDS and instance.updated_at <= state.since
+    over = (
+        state is not None
+        and state.status in ENDS
+        and state.last_error is not None
+        and instance.updated_at <= state.since
+    )
     return Step.KEEP if over else Step.OPEN

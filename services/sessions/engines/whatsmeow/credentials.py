@@ -5,8 +5,11 @@ from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 SCHEMA: Final = "whatsmeow"
-# What lib/pq and PostgreSQL's own clients call alike; others of theirs it does not know.
-_SHARED: Final = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"})
+# What lib/pq and PostgreSQL's own clients call alike; others of theirs it does not know. A host
+# stands here when it is the folder of a socket.
+_SHARED: Final = frozenset(
+    {"host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout"}
+)
 # Every session has a pool of its own, which keeps two connections for ever. PostgreSQL ends them
 # when they have not been used for that long; the pool then makes new ones as they are needed.
 IDLE: Final = timedelta(seconds=10)
