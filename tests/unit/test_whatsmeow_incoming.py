@@ -68,6 +68,12 @@ def file(**more: object) -> dict[str, object]:
     }
 
 
+async def test_a_size_that_cannot_be_true_is_not_passed_on() -> None:
+    event = await received({"imageMessage": file(fileLength=2**63)})
+    assert isinstance(event.content, Media)
+    assert event.content.size is None
+
+
 @pytest.mark.parametrize("said", [{"conversation": "Hi"}, {"extendedTextMessage": {"text": "Hi"}}])
 async def test_words_come_in_two_forms(said: dict[str, object]) -> None:
     event = await received(said)

@@ -47,8 +47,8 @@ def name(url: str) -> str:
 
 
 def place(url: str) -> tuple[str, int]:
-    """Where a proxy listens."""
-    parts = urlsplit(url)
+    """Where a proxy listens. Without a scheme, as some write ``HTTPS_PROXY``, it is of http."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
     return parts.hostname or "", parts.port or PORTS.get(parts.scheme, 80)
 
 

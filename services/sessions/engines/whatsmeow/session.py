@@ -242,8 +242,7 @@ class Session:
 
     def _on_told(self, frame: Frame) -> None:
         if not self._pairing and frame["what"] == "connected":
-            self.online = True
-            self.offering.put(Connected(instance_id=self.instance_id, at=self._clock.now()))
+            self._go_online()
         elif not self._pairing and frame["what"] == "disconnected":
             self._interrupt("connection_lost")
         self._news.put_nowait(frame)
@@ -302,6 +301,11 @@ class Session:
                 failures += 1
                 reason = "worker_died" if isinstance(error, Died) else "database_unavailable"
                 await self._again(_Trouble(reason), failures)
+            except Exception:
+                # A defect of ours, or of neonize: one session's, and no reason to end the others.
+                log.exception("session_failed", instance_id=str(self.instance_id))
+                failures += 1
+                await self._again(_Trouble("engine_failed"), failures)
 
     async def _device(self) -> str | None:
         """The device to resume; ``None`` if there is none to."""
@@ -395,6 +399,8 @@ class Session:
                 match frame["what"]:
                     case "connected":
                         until = None
+                        # If it came while the new device was being written down.
+                        self._go_online()
                     case "disconnected":
                         until = self._clock.monotonic() + BACK
                     case "keepalive_timeout":
@@ -521,9 +527,12 @@ class Session:
         self.ending = True
         self.online = False
         if over.erased:
-            await self._patiently(
-                lambda: self._parts.devices.forget(self.instance_id, lease=self.opening.lease)
-            )
+            try:
+                await self._patiently(
+                    lambda: self._parts.devices.forget(self.instance_id, lease=self.opening.lease)
+                )
+            except Fenced:
+                return  # Its next owner finds out by itself.
         if over.event is not None:
             await self.offering.told(over.event)
 
@@ -551,6 +560,11 @@ class Session:
             # Whoever asked us to send has just seen to it that the lease cannot have run out; only
             # a receipt may not find its message.
             return True
+
+    def _go_online(self) -> None:
+        if not self.online and not self.ending:
+            self.online = True
+            self.offering.put(Connected(instance_id=self.instance_id, at=self._clock.now()))
 
     def _interrupt(self, reason: str) -> None:
         if self.online:

@@ -42,6 +42,8 @@ _POLLS: Final = (
     "pollCreationMessageV6",
 )
 _MOST_PHONES: Final = 100
+# Bytes; no file is larger, and any number up to here survives JSON and the database.
+LARGEST: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +139,16 @@ def _media(
         mime_type=clean(file.mimetype, longest=255) or "application/octet-stream",
         caption=clean(caption) or None,
         filename=clean(filename, longest=255) or None,
-        size=file.fileLength or None,
+        size=_told(file.fileLength),
         sha256=file.fileSHA256.hex() or None,
         seconds=seconds or None,
     )
     return _said(content, file.contextInfo, file=media.handle(file, keys))
+
+
+def _told(size: int) -> int | None:
+    """A size that may be true: it is the sender's word, in 64 bits."""
+    return size if 0 < size <= LARGEST else None
 
 
 def _place(message: Message) -> Said | None:

@@ -241,7 +241,22 @@ class Session:
     # What follows is called by neonize and whatsmeow, from threads of theirs.
 
     def event(self, code: int, data: bytes) -> None:
-        self._next(lambda: self._on_event(code, data))
+        try:
+            self._take(code, data)
+        except Exception:
+            log.exception("event_unreadable", code=code)
+
+    def _take(self, code: int, data: bytes) -> None:
+        match code:
+            case linked.MESSAGE:
+                message = native.heard(data)
+                self._came(("message", message.Info.ID), message)
+            case linked.RECEIPT:
+                receipt = native.receipt(data)
+                if receipt.MessageIDs:
+                    self._came(("receipt", receipt.MessageIDs[0]), receipt)
+            case _:
+                self._next(lambda: self._on_event(code, data))
 
     def code(self, text: str) -> None:
         self._tell("code", text=text)
@@ -285,6 +300,11 @@ class Session:
         """Do something in the loop; from any thread."""
         self._loop.call_soon_threadsafe(act)
 
+    def _came(self, key: Key, event: Any) -> None:
+        # Here, and not when its turn comes: what has not come may be confirmed after a while.
+        self.linked.holding.came(key)
+        self._next(lambda: self._offer(key, event))
+
     def _next(self, thing: Callable[[], Awaitable[None]]) -> None:
         def put() -> None:
             self._handling += 1
@@ -301,19 +321,17 @@ class Session:
     async def _hand_on(self) -> None:
         while True:
             thing = await self._things.get()
-            await thing()
+            try:
+                await thing()
+            except Exception:
+                # It stays unconfirmed, so WhatsApp delivers it again at the next login.
+                log.exception("event_not_handed_on")
             await self.link.written()
             self._handling -= 1
             self._moved.set()
 
     async def _on_event(self, code: int, data: bytes) -> None:
         match code:
-            case linked.MESSAGE:
-                message = native.heard(data)
-                await self._offer(("message", message.Info.ID), message)
-            case linked.RECEIPT:
-                receipt = native.receipt(data)
-                await self._offer(("receipt", receipt.MessageIDs[0]), receipt)
             case linked.PAIR_STATUS:
                 self._on_pair_status(native.pair_status(data))
             case linked.LOGGED_OUT:
@@ -345,11 +363,9 @@ class Session:
         )
 
     async def _offer(self, key: Key, event: Any) -> None:
-        holding = self.linked.holding
-        holding.came(key)
         events = await self._heard(event)
         if not events:
-            holding.settled(key, recorded=False)
+            self.linked.holding.settled(key, recorded=False)
             return
         offered = _Offered(key, len(events))
         for one in events:
