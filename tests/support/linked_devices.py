@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from shared.ids import new_id
 from tests.support.leases import take_shard
 from tests.support.sessions import engine_id
 from tests.support.sink import Sink as Taking
-from tests.support.whatsapp import WhatsApp
+from tests.support.whatsapp import TooLate, WhatsApp
 from tests.whatsapp import trust
 from tests.whatsapp_suite.driving_neonize import Clients, clients
 
@@ -104,7 +104,8 @@ class Scanning:
         for event, was in zip(events, taken, strict=True):
             if self.scan and was and isinstance(event, Qr):
                 number = self.numbers.setdefault(event.instance_id, a_number())
-                await self.whatsapp.scan(number, event.code)
+                with suppress(TooLate):  # the session was closed meanwhile
+                    await self.whatsapp.scan(number, event.code)
         return taken
 
 

@@ -38,6 +38,10 @@ class Ready:
     websocket: str
 
 
+class TooLate(AssertionError):
+    """What was to be done cannot be done any more, such as scanning a code that nobody shows."""
+
+
 class WhatsApp:
     """A running server."""
 
@@ -179,6 +183,8 @@ class WhatsApp:
         url = f"http://127.0.0.1:{self.ready.admin}{path}"
         async with self._http.request(method, url, json=body, params=query) as response:
             told = await response.text()
+            if response.status == 409:
+                raise TooLate(told)
             assert response.status < 300, f"{method} {path} answered {response.status}: {told}"
             return json.loads(told) if told else None
 
