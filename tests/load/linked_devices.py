@@ -201,7 +201,6 @@ async def measure(folder: Path, database_url: str, amqp_url: str) -> list[Row]:
                 rows.append(Row("POST to WhatsApp, 20 sessions", twenty, "msg/s"))
         seconds = await bench.failover(second)
         rows.append(Row("kill -9 to the next message, elsewhere", seconds, "s", 20, "lower"))
-        await sessions.start()
         return rows
 
 
