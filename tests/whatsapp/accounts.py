@@ -63,7 +63,7 @@ class Phone:
         # Numbers whose clients know this account's devices, and must hear when they change.
         self.known_to: set[str] = set()
         self.blocked: set[Jid] = set()
-        # Nothing is sent to its devices for now; all of it waits (the fault ``offline_backlog``).
+        # While true, nothing goes to its devices, and all waits (``offline_backlog``).
         self.held = False
         self.privacy: dict[str, str] = {"readreceipts": "all"}
         self._numbered = 0
