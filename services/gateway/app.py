@@ -32,6 +32,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.routes import Handlers, table
 from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
@@ -41,7 +42,7 @@ from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.consumers import Consumers
-from services.gateway.loops import DispatchNews, EraseMedia, Forget, NoteKeyUse
+from services.gateway.loops import DispatchNews, EraseMedia, Forget, KeepFresh, NoteKeyUse
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
@@ -91,6 +92,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     uses = KeyUses(database)
     callers = Callers(database=database, tokens=tokens, uses=uses, clock=clock)
     senders = Senders(database=database, clock=clock)
+    revocations = Revocations(broker=platform.broker, callers=callers, senders=senders)
     gate = Gate(
         callers=callers,
         limiter=limiter,
@@ -148,7 +150,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 ),
                 trusted_proxies=settings.trusted_proxies,
             ),
-            callers=callers,
+            revocations=revocations,
             limits=limits,
             clock=clock,
         ),
@@ -156,13 +158,14 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         instances=Instances(
             database=database,
             once=once,
-            senders=senders,
-            callers=callers,
+            revocations=revocations,
             relay=relay,
             limits=limits,
             clock=clock,
         ),
-        connections=Connections(database=database, senders=senders, relay=relay, clock=clock),
+        connections=Connections(
+            database=database, revocations=revocations, relay=relay, clock=clock
+        ),
         pairing=Pairing(askable=askable, limits=limits),
         guards=Guards(
             database=database, policy=settings.webhook_policy, limits=limits, clock=clock
@@ -170,7 +173,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         keys=Keys(
             database=database,
             once=once,
-            callers=callers,
+            revocations=revocations,
             limits=limits,
             most=settings.keys_per_instance,
             clock=clock,
@@ -255,10 +258,19 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     return Service(
         name="gateway",
         health=platform.health,
-        resources=[limiter, acceptance.commits.running(), asking.listening()],
+        resources=[
+            limiter,
+            acceptance.commits.running(),
+            asking.listening(),
+            revocations.listening(),
+        ],
         loops=[
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),
+            Loop(
+                name="keep_fresh",
+                run=KeepFresh([callers.refresh, senders.refresh], clock=clock, metrics=metrics).run,
+            ),
             Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
             Loop(
                 name="erase_media",

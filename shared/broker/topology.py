@@ -11,6 +11,8 @@ BATCHES = "waypost.batches"
 EVENTS = "waypost.events"
 # Answers to questions, for whoever waits; the routing key is that process's own.
 REPLIES = "waypost.replies"
+# News for every replica of a service, kept for nobody; the routing key is the service's name.
+NEWS = "waypost.news"
 DEAD = "waypost.dead"
 
 # A message that has been delivered this often without success goes to the dead-letter queue.
@@ -79,6 +81,7 @@ def _topology() -> Topology:
             Exchange(BATCHES, "topic"),
             Exchange(EVENTS, "topic"),
             Exchange(REPLIES, "direct"),
+            Exchange(NEWS, "direct"),
             Exchange(DEAD, "direct"),
         ),
         queues=(

@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
+
+from pydantic import Field
 
 from shared.contracts.content import Content, Sendable
 from shared.contracts.model import Command, Contract
@@ -208,6 +210,20 @@ class InstanceAnswered(Command):
     refusal: Refusal | None = None
 
 
+class LookAgain(Command):
+    """To every replica of the gateway: what you remember of these has changed; read it anew.
+
+    Mere news, told after the commit: where it is not heard, what is remembered becomes too old by
+    itself within seconds. ``digests`` are of keys, in hexadecimal; ``logins`` are session ids.
+    """
+
+    TYPE: ClassVar[str] = "look_again"
+    digests: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    logins: tuple[UUID, ...] = ()
+    users: tuple[UUID, ...] = ()
+    instances: tuple[UUID, ...] = ()
+
+
 class TestEndpoint(Command):
     """To webhooks: deliver a ``test`` event to this endpoint now, whatever it subscribes to."""
 
@@ -232,6 +248,7 @@ COMMANDS: dict[str, type[Command]] = {
         ShowPresence,
         AskInstance,
         InstanceAnswered,
+        LookAgain,
         TestEndpoint,
     )
 }

@@ -88,7 +88,7 @@ async def test_a_wrong_password_and_an_unknown_address_are_answered_alike(gatewa
 async def test_a_user_who_was_deactivated_stays_out(gateway: Gateway) -> None:
     ada, account = await gateway.register()
     await gateway.sql.execute("UPDATE gateway.users SET active = false")
-    gateway.clock.move(timedelta(seconds=2))
+    gateway.clock.move(timedelta(seconds=5))
     assert (await login(gateway)).status == 401
     assert (await ada.get("/api/auth/me")).status == 401
     refreshed = await gateway.stranger().post(

@@ -103,14 +103,14 @@ async def test_a_revoked_key_stops_at_once_where_it_was_revoked(gateway: Gateway
     assert (await ada.get(f"/api/instances/{instance}/keys")).data == []
 
 
-async def test_a_key_that_another_replica_revoked_stops_within_a_second(
+async def test_a_key_that_was_revoked_where_nobody_heard_of_it_stops_within_five_seconds(
     gateway: Gateway, sender: Sender
 ) -> None:
     assert (await sender.text()).status == 202
     await gateway.sql.execute(
         "UPDATE gateway.instance_keys SET revoked_at = $1", gateway.clock.now()
     )
-    gateway.clock.move(timedelta(seconds=1))
+    gateway.clock.move(timedelta(seconds=5))
     before = await gateway.rows()
     assert (await sender.text()).status == 401
     assert await gateway.rows() == before

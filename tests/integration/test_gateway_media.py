@@ -392,7 +392,7 @@ async def _user(gateway: Gateway, sender: Sender, role: Role = Role.ADMIN) -> Cu
         role,
         email,
     )
-    gateway.clock.move(timedelta(seconds=2))
+    gateway.clock.move(timedelta(seconds=5))
     return customer
 
 
@@ -635,7 +635,7 @@ async def test_a_file_whose_bytes_are_lost_is_not_found_rather_than_half_sent(
 async def test_without_the_store_uploads_wait_and_everything_else_works(
     database_url: str, arriving: Path
 ) -> None:
-    nowhere = {
+    nowhere: dict[str, Any] = {
         "media_store": "s3://bucket",
         "media_s3_endpoint": "http://127.0.0.1:1",
         "media_s3_access_key": "a",

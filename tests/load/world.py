@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from services.gateway.api.callers import REMEMBERED
 from tests.support import system as systems
 from tests.support.customer import Customer, together
 from tests.support.system import System
@@ -47,8 +48,8 @@ async def running(
                 *(customer.instance(settings=settings) for _ in range(INSTANCES)), at_once=8
             )
             await sql.execute("UPDATE gateway.instance_keys SET rate_limit = 1000000000")
-            # Keys and limits are cached for a second at most.
-            await asyncio.sleep(2)
+            # So long keys and their limits are remembered.
+            await asyncio.sleep(REMEMBERED.total_seconds())
             yield World(system, customer, instances, sql)
     finally:
         await sql.close()

@@ -19,7 +19,7 @@ from typing_extensions import override
 from services.gateway.app import build
 from services.gateway.settings import GatewaySettings
 from shared.broker.memory import MemoryBroker
-from shared.broker.port import Incoming, Outcome, Subscription
+from shared.broker.port import Broker, Incoming, Outcome, Subscription
 from shared.broker.topology import TOPOLOGY
 from shared.clock import SystemClock
 from shared.contracts.commands import COMMANDS
@@ -63,6 +63,22 @@ class MovableClock(SystemClock):
         self._ahead += by
 
 
+class StillClock(MovableClock):
+    """One that stands still until it is put forward; waiting takes its time all the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._at = SystemClock.now(self)
+
+    @override
+    def now(self) -> datetime:
+        return self._at + self._ahead
+
+    @override
+    def monotonic(self) -> float:
+        return self.now().timestamp()
+
+
 @dataclass
 class Heard:
     """What was published to queues of services that are not there."""
@@ -94,7 +110,7 @@ class Gateway:
     url: str
     sql: asyncpg.Connection
     database: Database
-    broker: MemoryBroker
+    broker: Broker
     clock: MovableClock
     heard: Heard
     http: aiohttp.ClientSession
@@ -198,8 +214,16 @@ class Sender:
 
 
 @asynccontextmanager
-async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
-    """A gateway on a port of its own."""
+async def running(
+    database_url: str,
+    *,
+    broker: Broker | None = None,
+    clock: MovableClock | None = None,
+    **settings: Any,
+) -> AsyncIterator[Gateway]:
+    """A gateway on a port of its own. With a ``broker`` it is one replica of several, and what
+    it publishes to services that are not there is not heard.
+    """
     folder = tempfile.TemporaryDirectory(prefix="waypost-tests-")
     chosen = GatewaySettings.model_validate(
         {
@@ -214,8 +238,9 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
             **settings,
         }
     )
-    clock = MovableClock()
-    broker = MemoryBroker(raise_failures=True)
+    clock = clock or MovableClock()
+    alone = broker is None
+    broker = broker or MemoryBroker(raise_failures=True)
     heard = Heard()
     async with AsyncExitStack() as stack:
         stack.enter_context(folder)
@@ -237,7 +262,8 @@ async def running(database_url: str, **settings: Any) -> AsyncIterator[Gateway]:
             ),
         )
         assert service.listener is not None
-        for queue in {queue.name for queue in TOPOLOGY.queues} - {"gateway.events"}:
+        queues = {queue.name for queue in TOPOLOGY.queues} - {"gateway.events"}
+        for queue in queues if alone else ():
             await stack.enter_async_context(
                 broker.subscribe(Subscription(queue=queue, receive=heard.receive, batch=100))
             )

@@ -4,6 +4,7 @@ import itertools
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from moto.server import ThreadedMotoServer
 
@@ -16,7 +17,7 @@ class S3Server:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def bucket(self) -> dict[str, str]:
+    def bucket(self) -> dict[str, Any]:
         """Settings of a bucket of one's own, with a prefix."""
         name = f"bucket-{next(_BUCKETS)}"
         request = urllib.request.Request(f"{self.url}/{name}", method="PUT")  # noqa: S310 - ours

@@ -1,6 +1,7 @@
 """What is remembered for a moment."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
@@ -10,10 +11,12 @@ from shared.errors import Transient
 from tests.support.clock import HandClock
 
 TTL = timedelta(seconds=1)
+# When something that is asked for is to be read again, and is still given out.
+AGED = timedelta(seconds=0.7)
 
 
 class Source:
-    """Answers with how often it was asked; holds answers back while ``held``."""
+    """Answers with how often it was asked, once it may ``go``."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -22,12 +25,13 @@ class Source:
         self.go.set()
         self.failure: Exception | None = None
 
-    async def read(self, key: str) -> int | None:
-        self.asked.append(key)
+    async def read(self, keys: Sequence[str]) -> dict[str, int]:
+        self.asked.append(" ".join(sorted(keys)))
+        answer = len(self.asked)
         await self.go.wait()
         if self.failure is not None:
             raise self.failure
-        return None if key in self.absent else len(self.asked)
+        return {key: answer for key in keys if key not in self.absent}
 
 
 def remembering(source: Source, clock: HandClock, **more: int) -> Recent[str, int]:
@@ -145,3 +149,127 @@ async def test_the_oldest_goes_when_there_is_no_room() -> None:
     assert recent.fresh("a") is None
     assert recent.fresh("b") == 2
     assert recent.fresh("c") == 3
+
+
+async def test_what_is_in_use_is_read_ahead_so_that_nobody_waits() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    for key in ("used", "unused", "used too"):
+        await recent.get(key)
+    for _ in range(10):
+        clock.move(AGED)
+        assert recent.fresh("used") is not None
+        assert recent.fresh("used too") is not None
+        await recent.refresh()
+    assert recent.fresh("used") == 13
+    assert source.asked[3:] == ["used used too"] * 10
+    assert (recent.missed, recent.refreshed) == (3, 20)
+    assert recent.fresh("unused") is None
+
+
+async def test_nothing_is_read_ahead_before_it_ages_or_twice() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    await recent.get("a")
+    await recent.refresh()
+    clock.move(AGED)
+    recent.fresh("a")
+    source.go.clear()
+    refreshing = asyncio.ensure_future(recent.refresh())
+    await asyncio.sleep(0)
+    assert recent.fresh("a") == 1
+    source.go.set()
+    await refreshing
+    await recent.refresh()
+    assert source.asked == ["a", "a"]
+    assert recent.fresh("a") == 2
+
+
+async def test_what_cannot_be_read_ahead_is_trusted_as_long_as_ever_and_no_longer() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    await recent.get("a")
+    source.failure = Transient("away")
+    clock.move(AGED)
+    assert recent.fresh("a") == 1
+    with pytest.raises(Transient):
+        await recent.refresh()
+    assert recent.fresh("a") == 1
+    with pytest.raises(Transient):
+        await recent.refresh()
+    clock.move(TTL - AGED)
+    assert recent.fresh("a") is None
+    with pytest.raises(Transient):
+        await recent.get("a")
+
+
+async def test_what_stands_for_nothing_any_more_when_it_is_read_ahead_is_not_given_out() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    await recent.get("a")
+    source.absent.add("a")
+    clock.move(AGED)
+    assert recent.fresh("a") == 1
+    await recent.refresh()
+    assert recent.fresh("a") is None
+    assert await recent.get("a") is None
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_what_is_forgotten_while_it_is_read_ahead_is_not_remembered(
+    everything: bool,
+) -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    await recent.get("a")
+    clock.move(AGED)
+    recent.fresh("a")
+    source.go.clear()
+    refreshing = asyncio.ensure_future(recent.refresh())
+    await asyncio.sleep(0)
+    if everything:
+        recent.forget_if(lambda _: True)
+    else:
+        recent.forget("a")
+    source.go.set()
+    await refreshing
+    assert recent.fresh("a") is None
+
+
+async def test_a_read_ahead_that_comes_late_does_not_undo_a_later_read() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    await recent.get("a")
+    clock.move(AGED)
+    recent.fresh("a")
+    source.go.clear()
+    refreshing = asyncio.ensure_future(recent.refresh())
+    await asyncio.sleep(0)
+    clock.move(TTL)
+    reading = asyncio.ensure_future(recent.get("a"))
+    await asyncio.sleep(0)
+    source.go.set()
+    assert await reading == 3
+    await refreshing
+    assert recent.fresh("a") == 3
+
+
+async def test_all_that_has_changed_is_forgotten_and_the_rest_is_kept() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    for key in "abc":
+        await recent.get(key)
+    recent.forget_if(lambda value: value != 2)
+    assert [recent.fresh(key) for key in "abc"] == [None, 2, None]
+
+
+async def test_many_are_read_ahead_by_a_few_reads() -> None:
+    source, clock = Source(), HandClock()
+    recent = remembering(source, clock)
+    keys = [str(number) for number in range(2_500)]
+    for key in keys:
+        await recent.get(key)
+    clock.move(AGED)
+    assert all(recent.fresh(key) for key in keys)
+    await recent.refresh()
+    assert [len(asked.split()) for asked in source.asked[2_500:]] == [1_000, 1_000, 500]

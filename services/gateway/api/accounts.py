@@ -5,11 +5,11 @@ from uuid import UUID
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.api.callers import Callers
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.logins import Logins, Tokens
 from services.gateway.api.once import Once
 from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.accounts import (
     Credentials,
     LoggedOut,
@@ -53,7 +53,7 @@ class Accounts:
         logins: Logins,
         passwords: Passwords,
         checks: PasswordChecks,
-        callers: Callers,
+        revocations: Revocations,
         limits: BodyLimits,
         clock: Clock,
     ) -> None:
@@ -62,7 +62,7 @@ class Accounts:
         self._logins = logins
         self._passwords = passwords
         self._checks = checks
-        self._callers = callers
+        self._revocations = revocations
         self._limits = limits
         self._clock = clock
 
@@ -115,7 +115,7 @@ class Accounts:
             login = await self._next(tx, digest_of(body.refresh_token))
         # Raised only here, so that the revocation of a family whose token was used twice stays.
         if isinstance(login, UUID):
-            self._callers.forget_login(login)
+            await self._revocations.tell(logins=[login])
             raise Unauthenticated(
                 "This refresh token was used before, so the login was ended; log in again."
             )
@@ -128,7 +128,7 @@ class Accounts:
         _, session_id = _user_and_session(principal)
         async with self._database.tx() as tx:
             await accounts.revoke_family(tx, session_id, now=self._clock.now())
-        self._callers.forget_login(session_id)
+        await self._revocations.tell(logins=[session_id])
         log.info("logout_succeeded", user_id=str(principal.user_id))
         return respond(LoggedOut())
 
@@ -152,8 +152,7 @@ class Accounts:
             ended = await accounts.revoke_other_families(
                 tx, user_id, keep=session_id, now=self._clock.now()
             )
-        for family in ended:
-            self._callers.forget_login(family)
+        await self._revocations.tell(logins=ended)
         log.info("password_changed", user_id=str(user_id), other_logins_ended=len(ended))
         return respond(PasswordChanged(other_logins_ended=len(ended)))
 

@@ -1,7 +1,8 @@
 """Who is calling: from what a request shows to a ``Principal``, without a query in most cases."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from multidict import istr
 from services.gateway.domain.permissions import ROLES, KeyPermissions, Role, granted
 from services.gateway.domain.principal import Principal, PrincipalKind
 from services.gateway.store import accounts, keys
+from services.gateway.store.accounts import User
 from services.gateway.store.keys import KeyUses, ShownKey
 from services.gateway.store.recent import Recent
 from shared.clock import Clock
@@ -22,8 +24,9 @@ AUTHORIZATION: Final = istr("Authorization")
 X_API_KEY: Final = istr("X-API-Key")
 X_FORWARDED_FOR: Final = istr("X-Forwarded-For")
 
-# How old what is known of a credential may be: a revoked one works no longer than this elsewhere.
-REMEMBERED: Final = timedelta(seconds=1)
+# How old what is known of a credential may be. Replicas tell one another what was revoked, so this
+# is how long it may work where that was not heard, and how long any works without the database.
+REMEMBERED: Final = timedelta(seconds=5)
 
 _NOTHING_SHOWN: Final = "No credential; send `Authorization: Bearer <token>` or `X-API-Key: <key>`."
 _UNKNOWN_KEY: Final = "This API key is not known; check that it was copied whole."
@@ -34,15 +37,26 @@ _LOGGED_OUT: Final = "This login has ended; log in again."
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A key: for whom it stands, or why it is refused."""
+    """A key: for whom it stands, whether that is over, and when it will be."""
 
     principal: Principal
     key_id: UUID
-    refusal: str | None
+    revoked: bool
+    expires_at: datetime | None
+
+    def refusal(self, now: datetime) -> str | None:
+        """Why it is refused, if it is."""
+        if self.expires_at is not None and self.expires_at <= now:
+            return _EXPIRED
+        return _REVOKED if self.revoked else None
 
 
 class Callers:
-    """Tells who is calling. ``forget_*`` make a change count at once, in this process."""
+    """Tells who is calling.
+
+    ``forget_*`` make a change count at once in this process; they are for ``Revocations``, which
+    tells the other replicas too.
+    """
 
     def __init__(
         self, *, database: Database, tokens: AccessTokens, uses: KeyUses, clock: Clock
@@ -51,9 +65,9 @@ class Callers:
         self._tokens = tokens
         self._uses = uses
         self._clock = clock
-        self._keys: Recent[bytes, _Known] = Recent(self._read_key, clock=clock, ttl=REMEMBERED)
+        self._keys: Recent[bytes, _Known] = Recent(self._read_keys, clock=clock, ttl=REMEMBERED)
         self._logins: Recent[UUID, Principal] = Recent(
-            self._read_login, clock=clock, ttl=REMEMBERED
+            self._read_logins, clock=clock, ttl=REMEMBERED
         )
 
     async def caller(self, request: web.Request) -> Principal:
@@ -77,7 +91,7 @@ class Callers:
         known = self._keys.fresh(digest)
         if known is None and kind_of(key) is KeyKind.INSTANCE:
             known = await self._keys.get(digest)
-        if known is None or known.refusal is not None:
+        if known is None or known.refusal(self._clock.now()) is not None:
             return None
         self._uses.note(known.key_id)
         return known.principal
@@ -87,15 +101,26 @@ class Callers:
         self._keys.forget(digest)
 
     def forget_login(self, session_id: UUID) -> None:
-        """A login has ended, or its user has changed."""
+        """A login has ended."""
         self._logins.forget(session_id)
+
+    def forget_user(self, user_id: UUID) -> None:
+        """What a user may do has changed, or whether they may do anything."""
+        self._keys.forget_if(lambda known: known.principal.user_id == user_id)
+        self._logins.forget_if(lambda principal: principal.user_id == user_id)
+
+    async def refresh(self) -> None:
+        """Read again what is in use. Raises ``Transient``."""
+        await self._keys.refresh()
+        await self._logins.refresh()
 
     async def _key(self, token: str) -> Principal:
         known = await self._keys.get(digest_of(token))
         if known is None:
             raise Unauthenticated(_UNKNOWN_KEY)
-        if known.refusal is not None:
-            raise Unauthenticated(known.refusal)
+        refusal = known.refusal(self._clock.now())
+        if refusal is not None:
+            raise Unauthenticated(refusal)
         self._uses.note(known.key_id)
         return known.principal
 
@@ -111,30 +136,17 @@ class Callers:
             raise Unauthenticated(_LOGGED_OUT)
         return principal
 
-    async def _read_key(self, digest: bytes) -> _Known | None:
-        shown = await keys.shown(self._database, digest)
-        if shown is None:
-            return None
-        refusal = _REVOKED if shown.revoked else None
-        if shown.expires_at is not None and shown.expires_at <= self._clock.now():
-            refusal = _EXPIRED
-        return _Known(_of_key(shown), shown.id, refusal)
+    async def _read_keys(self, digests: Sequence[bytes]) -> dict[bytes, _Known]:
+        found = await keys.shown(self._database, digests)
+        return {
+            digest: _Known(_of_key(shown), shown.id, shown.revoked, shown.expires_at)
+            for digest, shown in found.items()
+        }
 
-    async def _read_login(self, session_id: UUID) -> Principal | None:
+    async def _read_logins(self, session_ids: Sequence[UUID]) -> dict[UUID, Principal]:
         async with self._database.tx() as tx:
-            user = await accounts.login_of_family(tx, session_id)
-        if user is None:
-            return None
-        role = Role(user.role)
-        return Principal(
-            kind=PrincipalKind.USER,
-            tenant_id=user.tenant_id,
-            permissions=ROLES[role],
-            limit_key=f"user:{user.id}",
-            user_id=user.id,
-            role=role,
-            session_id=session_id,
-        )
+            found = await accounts.users_of_families(tx, session_ids)
+        return {session_id: _of_login(session_id, user) for session_id, user in found.items()}
 
 
 def client_address(request: web.Request, *, trusted_proxies: int) -> str:
@@ -158,6 +170,19 @@ def _of_key(shown: ShownKey) -> Principal:
         instance_id=shown.instance_id,
         key_id=shown.id,
         rate_limit=shown.rate_limit,
+    )
+
+
+def _of_login(session_id: UUID, user: User) -> Principal:
+    role = Role(user.role)
+    return Principal(
+        kind=PrincipalKind.USER,
+        tenant_id=user.tenant_id,
+        permissions=ROLES[role],
+        limit_key=f"user:{user.id}",
+        user_id=user.id,
+        role=role,
+        session_id=session_id,
     )
 
 

@@ -7,7 +7,8 @@ from typing import Final, Literal
 import segno
 from aiohttp import web
 
-from services.gateway.api.lookup import Senders, instance_in_path
+from services.gateway.api.lookup import instance_in_path
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.instances import Asked, Qr, StatusView
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.readiness import no_code
@@ -38,9 +39,11 @@ class Connections:
     Each of the wishes may be repeated: one for what is so already changes nothing.
     """
 
-    def __init__(self, *, database: Database, senders: Senders, relay: Relay, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, revocations: Revocations, relay: Relay, clock: Clock
+    ) -> None:
         self._database = database
-        self._senders = senders
+        self._revocations = revocations
         self._relay = relay
         self._clock = clock
 
@@ -96,7 +99,7 @@ class Connections:
             row = outbox.command(command, to=shard_queue(instance.shard))
             await outbox.add(tx, GatewayOutboxRow, [row], now=now)
         self._relay.wake()
-        self._senders.forget(instance.id)
+        await self._revocations.tell(instances=[instance.id])
         return respond(
             Asked(id=instance.id, status=instance.status, connected=connected), status=202
         )

@@ -6,10 +6,10 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.api.callers import Callers
 from services.gateway.api.gate import PRINCIPAL
-from services.gateway.api.lookup import Senders, instance_in_path
+from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
 from services.gateway.domain.engines import ENGINES, Engine, stored
@@ -52,16 +52,14 @@ class Instances:
         *,
         database: Database,
         once: Once,
-        senders: Senders,
-        callers: Callers,
+        revocations: Revocations,
         relay: Relay,
         limits: BodyLimits,
         clock: Clock,
     ) -> None:
         self._database = database
         self._once = once
-        self._senders = senders
-        self._callers = callers
+        self._revocations = revocations
         self._relay = relay
         self._limits = limits
         self._clock = clock
@@ -124,7 +122,7 @@ class Instances:
             wish = self._clock.now() if changes.keys() - {"name"} else None
             await instances.change(tx, instance.id, changes, now=wish)
             changed = await instance_in_path(tx, request)
-        self._senders.forget(instance.id)
+        await self._revocations.tell(instances=[instance.id])
         return respond(InstanceView.of(changed))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
@@ -139,9 +137,7 @@ class Instances:
             row = outbox.command(command, to=shard_queue(instance.shard))
             await outbox.add(tx, GatewayOutboxRow, [row], now=now)
         self._relay.wake()
-        self._senders.forget(instance.id)
-        for digest in revoked:
-            self._callers.forget_key(digest)
+        await self._revocations.tell(keys=revoked, instances=[instance.id])
         log.info("instance_deleted", instance_id=str(instance.id), keys_revoked=len(revoked))
         return respond(Deleted(id=instance.id))
 

@@ -7,11 +7,11 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.api.callers import Callers
 from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.instances import QuotaExceeded
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import CreatedKey, KeyView, NewKey
 from services.gateway.store import keys
@@ -39,14 +39,14 @@ class Keys:
         *,
         database: Database,
         once: Once,
-        callers: Callers,
+        revocations: Revocations,
         limits: BodyLimits,
         most: int,
         clock: Clock,
     ) -> None:
         self._database = database
         self._once = once
-        self._callers = callers
+        self._revocations = revocations
         self._limits = limits
         self._most = most
         self._clock = clock
@@ -119,8 +119,7 @@ class Keys:
             revoked = await keys.revoke(tx, instance.id, key_id=key_id, now=self._clock.now())
         if not revoked:
             raise _no_such_key()
-        for digest in revoked:
-            self._callers.forget_key(digest)
+        await self._revocations.tell(keys=revoked)
         log.info("instance_key_revoked", key_id=str(key_id), instance_id=str(instance.id))
         return respond(Deleted(id=key_id))
 

@@ -1,5 +1,6 @@
 """The instances that a caller may name: by path, by key, and for sends from what is known."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -17,7 +18,8 @@ from shared.db.database import Database
 from shared.errors import NotFound
 from shared.web.body import invalid
 
-# How old what is known of an instance may be when a message is accepted for it.
+# How old what is known of an instance may be when a message is accepted for it. Short, because the
+# session service changes its status and tells nobody here.
 REMEMBERED: Final = timedelta(seconds=1)
 
 
@@ -53,11 +55,15 @@ class Senders:
         return self._recent.fresh(own) or await self._recent.get(own)
 
     def forget(self, instance_id: UUID) -> None:
-        """An instance has changed."""
+        """An instance has changed; for ``Revocations``, which tells the other replicas too."""
         self._recent.forget(instance_id)
 
-    async def _read(self, instance_id: UUID) -> Sender | None:
-        return await instances.sender(self._database, instance_id)
+    async def refresh(self) -> None:
+        """Read again what is in use. Raises ``Transient``."""
+        await self._recent.refresh()
+
+    async def _read(self, ids: Sequence[UUID]) -> dict[UUID, Sender]:
+        return await instances.senders(self._database, ids)
 
 
 async def instance_in_path(

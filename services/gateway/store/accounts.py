@@ -1,11 +1,11 @@
 """Organizations, the people in them, and their refresh tokens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ARRAY, Uuid, any_, delete, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -207,21 +207,19 @@ async def revoke_other_families(
     return list({family for (family,) in revoked})
 
 
-async def login_of_family(tx: AsyncConnection, family_id: UUID) -> User | None:
-    """The user of a login that still stands, with what is true of them now."""
-    row = (
-        await tx.execute(
-            select(*_USER)
-            .join(RefreshTokenRow, RefreshTokenRow.user_id == UserRow.id)
-            .where(
-                RefreshTokenRow.family_id == family_id,
-                RefreshTokenRow.revoked_at.is_(None),
-                UserRow.active,
-            )
-            .limit(1)
+async def users_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> dict[UUID, User]:
+    """The users of those logins that still stand, with what is true of them now."""
+    rows = await tx.execute(
+        select(*_USER, RefreshTokenRow.family_id)
+        .join(RefreshTokenRow, RefreshTokenRow.user_id == UserRow.id)
+        .where(
+            RefreshTokenRow.family_id == any_(literal(list(families), ARRAY(Uuid))),
+            RefreshTokenRow.revoked_at.is_(None),
+            UserRow.active,
         )
-    ).first()
-    return None if row is None else User(*row)
+        .distinct()
+    )
+    return {row[-1]: User(*row[:-1]) for row in rows}
 
 
 async def forget_refresh_tokens(tx: AsyncConnection, *, expired_before: datetime) -> int:

@@ -1,6 +1,6 @@
 """Instances: what their owners want, and what the session service says is so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -188,20 +188,22 @@ async def change(
         await tx.execute(update(InstanceRow).where(InstanceRow.id == instance_id).values(**values))
 
 
-async def sender(database: Database, instance_id: UUID) -> Sender | None:
-    """What accepting a message must know, in one query on a hot connection."""
+async def senders(database: Database, ids: Sequence[UUID]) -> dict[UUID, Sender]:
+    """What accepting a message must know of these, in one query on a hot connection."""
     async with database.hot() as connection:
-        row = await connection.fetchrow(
+        rows = await connection.fetch(
             """
             SELECT i.id, i.tenant_id, i.shard, i.connected, coalesce(s.status, 'created'),
                    coalesce(s.phone_number, i.phone_number, ''), i.engine
             FROM gateway.instances i
             LEFT JOIN sessions.session_states s ON s.instance_id = i.id
-            WHERE i.id = $1 AND i.deleted_at IS NULL
+            WHERE i.id = ANY ($1::uuid[]) AND i.deleted_at IS NULL
             """,
-            instance_id,
+            ids,
         )
-    if row is None:
-        return None
-    origin = Origin(row[0], row[1], row[2], row[5])
-    return Sender(row[0], str(row[0]), origin, row[3], row[4], row[6])
+    return {
+        row[0]: Sender(
+            row[0], str(row[0]), Origin(row[0], row[1], row[2], row[5]), row[3], row[4], row[6]
+        )
+        for row in rows
+    }

@@ -1,6 +1,6 @@
 """Instance keys: by their owner, and by whoever shows one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -131,21 +131,22 @@ async def revoke(
     return [digest for (digest,) in revoked]
 
 
-async def shown(database: Database, digest: bytes) -> ShownKey | None:
-    """The key with this digest, in one query on a hot connection."""
+async def shown(database: Database, digests: Sequence[bytes]) -> dict[bytes, ShownKey]:
+    """The keys with these digests, by digest, in one query on a hot connection."""
     async with database.hot() as connection:
-        row = await connection.fetchrow(
+        rows = await connection.fetch(
             """
-            SELECT k.id, k.tenant_id, k.instance_id, k.permissions, k.rate_limit, k.expires_at,
-                   k.revoked_at IS NOT NULL OR i.deleted_at IS NOT NULL
+            SELECT k.key_hash, k.id, k.tenant_id, k.instance_id, k.permissions, k.rate_limit,
+                   k.expires_at, k.revoked_at IS NOT NULL OR i.deleted_at IS NOT NULL
             FROM gateway.instance_keys k JOIN gateway.instances i ON i.id = k.instance_id
-            WHERE k.key_hash = $1
+            WHERE k.key_hash = ANY ($1::bytea[])
             """,
-            digest,
+            digests,
         )
-    if row is None:
-        return None
-    return ShownKey(row[0], row[1], row[2], orjson.loads(row[3]), row[4], row[5], row[6])
+    return {
+        row[0]: ShownKey(row[1], row[2], row[3], orjson.loads(row[4]), row[5], row[6], row[7])
+        for row in rows
+    }
 
 
 class KeyUses:
