@@ -26,6 +26,14 @@ if [ -z "${JWT_SECRET:-}" ]; then
     JWT_SECRET=$(cat .waypost/jwt-secret)
     export JWT_SECRET
 fi
+if [ -z "${ENCRYPTION_KEYS:-}" ]; then
+    # Made once and kept: what it has sealed cannot be read without it.
+    [ -s .waypost/encryption-keys ] ||
+        (umask 077 && .venv/bin/python -c 'from shared.security.sealing import Key; print(Key.new("1").written())' \
+            >.waypost/encryption-keys)
+    ENCRYPTION_KEYS=$(cat .waypost/encryption-keys)
+    export ENCRYPTION_KEYS
+fi
 export WAYPOST_MEDIA_STORE="${WAYPOST_MEDIA_STORE:-$PWD/.waypost/media}"
 .venv/bin/python -m shared.db.migrate
 # The shell becomes honcho and keeps its number, which 'make down' reads.

@@ -72,8 +72,10 @@ WHO_NEEDS_THEM = (
 )
 IN_ONE_PROCESS = (
     "What `make run` reads itself. The variables of the services apply to it too, except those that"
-    " it decides: addresses, ports, the secret that signs tokens, the folder that media is kept in,"
-    " and the networks that webhooks may lead to, which are this machine's own."
+    " it decides: addresses, ports, the secret that signs tokens, the keys that seal content, the"
+    " folder that media is kept in, and the networks that webhooks may lead to, which are this"
+    " machine's own. The keys are in `encryption-keys`, in its folder: without that file what they"
+    " have sealed is lost."
 )
 WHAT_AN_EVENT_IS = (
     "An event is an object in the JSON format of"

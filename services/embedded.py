@@ -37,6 +37,7 @@ from shared.runtime.main import start
 from shared.runtime.postgres_place import PostgresNotStarted
 from shared.runtime.serve import serve
 from shared.runtime.service import Platform, Service
+from shared.security.sealing import Key
 from shared.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -97,6 +98,8 @@ async def run(
 ) -> None:
     """Start everything, say so, and stop it when ``stop`` is set."""
     chosen.data.mkdir(parents=True, exist_ok=True)
+    # Not in one file with what may be thrown away: without the keys what they sealed is lost.
+    keys = _kept(chosen.data / "encryption-keys", lambda: Key.new("1").written())
     clock = SystemClock()
     broker = MemoryBroker()
     async with AsyncExitStack() as stack:
@@ -137,19 +140,27 @@ async def run(
             webhook_allowed_nets=LOOPBACK,
             # In memory a publisher waits until everybody has received.
             linger=0,
-            jwt_secret=_secret(chosen.data / "secrets.json"),
+            jwt_secret=_jwt_secret(chosen.data / "secrets.json"),
+            encryption_keys=keys,
             media_store=str(media),
         )
         others = [
-            await part("dispatcher", dispatcher.build, DispatcherSettings),
+            await part("dispatcher", dispatcher.build, DispatcherSettings, encryption_keys=keys),
             await part(
                 "sessions",
                 sessions.build,
                 SessionsSettings,
+                encryption_keys=keys,
                 media_store=str(media),
                 allowed_nets=LOOPBACK,
             ),
-            await part("webhooks", webhooks.build, WebhooksSettings, allowed_nets=LOOPBACK),
+            await part(
+                "webhooks",
+                webhooks.build,
+                WebhooksSettings,
+                encryption_keys=keys,
+                allowed_nets=LOOPBACK,
+            ),
             await part("stats", stats.build, StatsSettings, linger=0),
         ]
         ready = started or asyncio.Event()
@@ -192,12 +203,20 @@ async def _announce(chosen: EmbeddedSettings, ready: asyncio.Event, stop: asynci
     sys.stdout.flush()
 
 
-def _secret(path: Path) -> str:
-    """The secret that signs tokens: made once, kept with the data, readable by its owner alone."""
+def _jwt_secret(path: Path) -> str:
+    """The secret that signs tokens."""
+    kept = _kept(path, lambda: json.dumps({"jwtSecret": secrets.token_urlsafe(48)}))
+    return str(json.loads(kept)["jwtSecret"])
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
+    """A secret that is made once and kept with the data, readable by its owner alone."""
     if not path.exists():
         temporary = path.with_suffix(".new")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"jwtSecret": secrets.token_urlsafe(48)}, file)
+            file.write(make())
+            file.flush()
+            os.fsync(descriptor)
         temporary.replace(path)
-    return str(json.loads(path.read_text())["jwtSecret"])
+    return path.read_text().strip()

@@ -2,10 +2,10 @@
 
 from pydantic import AliasChoices, Field
 
-from shared.settings import ServiceSettings
+from shared.security.settings import SealingSettings
 
 
-class DispatcherSettings(ServiceSettings):
+class DispatcherSettings(SealingSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(

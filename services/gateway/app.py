@@ -54,7 +54,6 @@ from shared.messaging.outbox import Relay
 from shared.runtime import ops
 from shared.runtime.service import Listener, Loop, Platform, Service
 from shared.security.passwords import Passwords
-from shared.security.sealing import Sealer
 from shared.security.tokens import AccessTokens
 from shared.web.body import BodyLimits
 from shared.web.docs import add_docs
@@ -87,7 +86,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     tokens = AccessTokens(
         secrets=settings.secrets, lifetime=timedelta(minutes=settings.access_token_minutes)
     )
-    sealer = Sealer(secrets=settings.secrets, purpose="idempotency")
+    ring = settings.key_ring
     passwords = Passwords(memory_kib=settings.password_memory_kib)
     uses = KeyUses(database)
     callers = Callers(database=database, tokens=tokens, uses=uses, clock=clock)
@@ -100,7 +99,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         per_address=settings.limit_address_minute,
         trusted_proxies=settings.trusted_proxies,
     )
-    once = Once(database=database, sealer=sealer, clock=clock)
+    once = Once(database=database, ring=ring, clock=clock)
     news = DispatchNews(broker=platform.broker, clock=clock)
     acceptance = Acceptance(database=database, tell=news.tell, metrics=metrics)
     store = MediaStore.of(settings)

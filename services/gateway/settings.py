@@ -8,13 +8,14 @@ from pydantic_settings import NoDecode
 from shared.media.settings import MediaSettings
 from shared.security.addresses import Network, networks
 from shared.security.egress import EgressPolicy, host_names
+from shared.security.settings import SealingSettings
 
 
 def _from(name: str, env: str) -> AliasChoices:
     return AliasChoices(name, env)
 
 
-class GatewaySettings(MediaSettings):
+class GatewaySettings(MediaSettings, SealingSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(
@@ -32,7 +33,7 @@ class GatewaySettings(MediaSettings):
     jwt_secret: SecretStr = Field(
         min_length=32,
         validation_alias=_from("jwt_secret", "JWT_SECRET"),
-        description="Signs access tokens, seals stored answers. At least 32 characters.",
+        description="Signs access tokens. At least 32 characters.",
     )
     jwt_secret_previous: SecretStr | None = Field(
         None,

@@ -11,13 +11,14 @@ from pydantic_settings import NoDecode
 from shared.media.settings import MediaSettings
 from shared.security.addresses import Network, networks
 from shared.security.egress import EgressLimits, EgressPolicy, host_names
+from shared.security.settings import SealingSettings
 
 
 def _env(name: str) -> AliasChoices:
     return AliasChoices(name, f"WAYPOST_SESSIONS_{name.upper()}")
 
 
-class SessionsSettings(MediaSettings):
+class SessionsSettings(MediaSettings, SealingSettings):
     """How connections are owned and how long engines may take."""
 
     host: str = Field(

@@ -8,10 +8,10 @@ from pydantic_settings import NoDecode
 
 from shared.security.addresses import Network, networks
 from shared.security.egress import EgressLimits, EgressPolicy, host_names
-from shared.settings import ServiceSettings
+from shared.security.settings import SealingSettings
 
 
-class WebhooksSettings(ServiceSettings):
+class WebhooksSettings(SealingSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(

@@ -25,6 +25,7 @@ from shared.contracts.commands import (
 from shared.ids import new_id
 from tests.support.builders import an_organization
 from tests.support.eventually import eventually
+from tests.support.keys import KEYS
 from tests.support.sessions import a_paired_instance, a_transmission
 from tests.support.system import Process, free_port
 
@@ -158,6 +159,7 @@ async def process(
             "AMQP_URL": amqp_url,
             "WAYPOST_SESSIONS_PORT": str(free_port()),
             "WAYPOST_MEDIA_STORE": str(folder / "media"),
+            "ENCRYPTION_KEYS": KEYS,
             **LEASES,
         },
         folder / f"{name}.log",

@@ -25,6 +25,7 @@ from shared.db.tables.grants import role
 from shared.ids import new_id
 from tests.support.builders import NOON
 from tests.support.clock import HandClock
+from tests.support.keys import KEYS
 from tests.support.sessions import PATIENCE, a_transmission
 
 HOUR = 3600.0
@@ -48,6 +49,7 @@ class Replica:
                 "database_url": "postgresql://x",
                 "amqp_url": "amqp://x",
                 "media_store": "x",
+                "encryption_keys": KEYS,
                 **settings,
             }
         )

@@ -16,6 +16,7 @@ from shared.security.tokens import KeyKind
 from tests.load.client import closed_loop, request
 from tests.load.report import Row
 from tests.support.builders import NOON, an_instance, an_organization
+from tests.support.keys import KEYS
 from tests.support.system import SECRET, Process, free_port
 
 ROUNDS = 5
@@ -113,6 +114,7 @@ async def gateway(folder: Path, database_url: str, amqp_url: str) -> AsyncIterat
         "DATABASE_URL": database_url,
         "AMQP_URL": amqp_url,
         "JWT_SECRET": SECRET,
+        "ENCRYPTION_KEYS": KEYS,
         "WAYPOST_MEDIA_STORE": str(folder / "media"),
         "WAYPOST_PORT": str(port),
         "WAYPOST_LOG_STYLE": "json",

@@ -33,6 +33,7 @@ from shared.runtime.service import Platform
 from shared.security.tokens import KeyKind, issue_key
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.customer import Answer, Customer
+from tests.support.keys import KEYS
 
 SECRET = "a secret of at least thirty-two characters"
 PASSWORD = "an example passphrase"
@@ -230,6 +231,7 @@ async def running(
             "database_url": database_url,
             "amqp_url": "amqp://nobody.invalid",
             "jwt_secret": SECRET,
+            "encryption_keys": KEYS,
             "password_memory_kib": 1024,
             "limit_user_minute": 100_000,
             "limit_address_minute": 100_000,

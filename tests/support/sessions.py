@@ -41,6 +41,7 @@ from shared.ids import new_id
 from shared.runtime.serve import serve
 from shared.runtime.service import Platform
 from tests.support.builders import an_instance
+from tests.support.keys import KEYS
 
 T = TypeVar("T")
 
@@ -265,6 +266,7 @@ async def process(database_url: str, broker: MemoryBroker, **settings: Any) -> A
                     "port": 0,
                     "logins_per_second": 1000,
                     "media_store": folder,
+                    "encryption_keys": KEYS,
                     **settings,
                 }
             ),

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.support.eventually import eventually
+from tests.support.keys import KEYS
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("gateway", "dispatcher", "sessions", "webhooks", "stats")
@@ -150,6 +151,7 @@ async def distributed(
         "DATABASE_URL": database_url,
         "AMQP_URL": amqp_url,
         "JWT_SECRET": SECRET,
+        "ENCRYPTION_KEYS": KEYS,
         "WAYPOST_MEDIA_STORE": str(folder / "media"),
         "WAYPOST_PORT": str(ports["gateway"]),
         "WEBHOOK_ALLOWED_NETS": "127.0.0.0/8,::1/128",

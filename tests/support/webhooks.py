@@ -31,6 +31,7 @@ from shared.runtime.service import Platform, Service
 from shared.security.signatures import new_secret
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.keys import KEYS
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -175,7 +176,12 @@ class World:
         chosen = WebhooksSettings(
             database_url=SecretStr(self.url),
             amqp_url=SecretStr("amqp://unused"),
-            **{"allowed_nets": LOOPBACK, "drain": 0.2, **settings},
+            **{
+                "encryption_keys": KEYS,
+                "allowed_nets": LOOPBACK,
+                "drain": 0.2,
+                **settings,
+            },
         )
         async with Database.open(self.url, role="waypost_webhooks") as database:
             platform = Platform(

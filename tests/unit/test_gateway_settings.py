@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from services.gateway.api.version import VERSION
 from services.gateway.settings import GatewaySettings
 from shared.errors import Rejected
+from tests.support.keys import KEYS
 
 NEEDED = {
     "DATABASE_URL": "postgresql://u@db/waypost",
     "AMQP_URL": "amqp://mq",
     "JWT_SECRET": "x" * 32,
+    "ENCRYPTION_KEYS": KEYS,
     "WAYPOST_MEDIA_STORE": "s3://waypost/media",
 }
 

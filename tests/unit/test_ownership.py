@@ -12,13 +12,20 @@ from services.sessions.leases import Leases
 from services.sessions.logins import LoginBudget
 from services.sessions.settings import SessionsSettings
 from tests.support.clock import HandClock
+from tests.support.keys import KEYS
 
 LEASE = Lease(shard=7, epoch=3, owner="us")
 
 
 def settings(**given: float) -> SessionsSettings:
     return SessionsSettings.model_validate(
-        {"database_url": "postgresql://x", "amqp_url": "amqp://x", "media_store": "x", **given}
+        {
+            "database_url": "postgresql://x",
+            "amqp_url": "amqp://x",
+            "media_store": "x",
+            "encryption_keys": KEYS,
+            **given,
+        }
     )
 
 

@@ -7,13 +7,14 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from services.webhooks.settings import WebhooksSettings
+from tests.support.keys import KEYS
 
 
 def settings(**given: Any) -> WebhooksSettings:
     return WebhooksSettings(
         database_url=SecretStr("postgresql://localhost/x"),
         amqp_url=SecretStr("amqp://localhost"),
-        **given,
+        **{"encryption_keys": KEYS, **given},
     )
 
 
@@ -37,6 +38,7 @@ def test_the_environment_uses_the_names_that_operators_expect(
     for name, value in {
         "DATABASE_URL": "postgresql://localhost/x",
         "AMQP_URL": "amqp://localhost",
+        "ENCRYPTION_KEYS": KEYS,
         "WEBHOOK_TIMEOUT": "7",
         "WEBHOOK_ALLOWED_NETS": "::1/128",
         "WEBHOOK_ALLOW_HTTP": "true",

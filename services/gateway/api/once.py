@@ -19,16 +19,13 @@ from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import BadRequest, Conflict, Rejected, Transient
 from shared.log import get_logger
-from shared.security.sealing import Sealer, Unsealable
+from shared.security.sealing import NOBODY, KeyRing, Place, Unsealable
 from shared.web.envelope import json_response, succeeded
 
 log = get_logger()
 
 IDEMPOTENCY_KEY: Final = istr("Idempotency-Key")
 REPLAYED: Final = {"Idempotency-Replayed": "true"}
-
-# Whose the keys of callers are that belong to no tenant yet.
-NOBODY: Final = UUID(int=0)
 
 _LONGEST: Final = 255
 
@@ -93,9 +90,9 @@ class Once:
     others. What fails is not stored, so it may be tried again under the same key.
     """
 
-    def __init__(self, *, database: Database, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, *, database: Database, ring: KeyRing, clock: Clock) -> None:
         self._database = database
-        self._sealer = sealer
+        self._ring = ring
         self._clock = clock
         self._elsewhere: set[tuple[UUID, bytes]] = set()
 
@@ -183,7 +180,7 @@ class Once:
 
     def seal(self, named: KeyedRequest, answer: bytes) -> bytes:
         """An answer as it is stored."""
-        return self._sealer.seal(answer, named.key, named.fingerprint)
+        return self._bound(named).seal(answer, _place(named))
 
     def replay(self, named: KeyedRequest, first: FirstAnswer) -> web.Response:
         """The first answer again; raises ``IdempotencyMismatch`` if something else was asked."""
@@ -192,9 +189,17 @@ class Once:
                 "This Idempotency-Key was used with another body; use a new key for a new request."
             )
         try:
-            answer = self._sealer.open(first.response, named.key, named.fingerprint)
+            answer = self._bound(named).open(first.response, _place(named))
         except Unsealable:
             raise Conflict(
                 "This was done before, and its answer can no longer be read; look for its result."
             ) from None
         return json_response(answer, status=first.status, headers=REPLAYED)
+
+    def _bound(self, named: KeyedRequest) -> KeyRing:
+        """An answer may hold a key that is shown once: it opens for whoever asks the same again."""
+        return self._ring.bound_to(named.key, named.fingerprint)
+
+
+def _place(named: KeyedRequest) -> Place:
+    return Place(named.tenant_id, "gateway.idempotency_keys", named.key_hash.hex())
