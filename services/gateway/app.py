@@ -38,6 +38,7 @@ from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.sending import Acceptance, Sending
 from services.gateway.api.stats import Stats
+from services.gateway.api.tail import Tail
 from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
@@ -112,7 +113,13 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         metrics=metrics,
         clock=clock,
     )
-    feed = Feed()
+    tail = Tail(database=database, broker=platform.broker, clock=clock, metrics=metrics)
+    feed = Feed(
+        tail=tail,
+        metrics=metrics,
+        most=settings.event_waiters,
+        most_per_tenant=settings.event_waiters_tenant,
+    )
     asking = Asking(
         broker=platform.broker,
         clock=clock,
@@ -217,7 +224,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
         versions=Versions(commit=settings.commit),
     )
-    consumers = Consumers(database=database, metrics=metrics, logged=feed.wake)
+    consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)
     app = web.Application()
     Edge(
         service="gateway",
@@ -262,10 +269,12 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             acceptance.commits.running(),
             asking.listening(),
             revocations.listening(),
+            tail.listening(),
         ],
         loops=[
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),
+            Loop(name="tail", run=tail.run),
             Loop(
                 name="keep_fresh",
                 run=KeepFresh([callers.refresh, senders.refresh], clock=clock, metrics=metrics).run,

@@ -1,6 +1,6 @@
 """What the gateway does about events: it keeps them, for whoever was away."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import events
@@ -13,7 +13,7 @@ class Consumers:
     """``logged`` is called after events were added to the log."""
 
     def __init__(
-        self, *, database: Database, metrics: GatewayMetrics, logged: Callable[[], None]
+        self, *, database: Database, metrics: GatewayMetrics, logged: Callable[[], Awaitable[None]]
     ) -> None:
         self._database = database
         self._metrics = metrics
@@ -36,4 +36,4 @@ class Consumers:
             ],
         )
         self._metrics.events_logged.inc(len(batch))
-        self._logged()
+        await self._logged()

@@ -1,6 +1,6 @@
 """What the gateway counts about itself."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.metrics import MessagingMetrics
 
@@ -42,4 +42,12 @@ class GatewayMetrics(MessagingMetrics):
         )
         self.events_logged = Counter(
             "waypost_gateway_events_logged_total", "Events added to the log.", registry=registry
+        )
+        self.log_unread = Gauge(
+            "waypost_gateway_log_unread_events",
+            "Numbers of the event log that are still to be told to those who follow it here.",
+            registry=registry,
+        )
+        self.event_waiters = Gauge(
+            "waypost_gateway_event_waiters", "Requests that wait for events.", registry=registry
         )

@@ -155,6 +155,18 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("event_retention_days", "WAYPOST_EVENT_RETENTION_DAYS"),
         description="Days that the event log keeps events.",
     )
+    event_waiters: int = Field(
+        1000,
+        ge=1,
+        validation_alias=_from("event_waiters", "WAYPOST_EVENT_WAITERS"),
+        description="Requests that may wait for events at a time, at each replica.",
+    )
+    event_waiters_tenant: int = Field(
+        100,
+        ge=1,
+        validation_alias=_from("event_waiters_tenant", "WAYPOST_EVENT_WAITERS_TENANT"),
+        description="Those of one organization among them.",
+    )
     media_quota: int = Field(
         5 * 1024**3,
         ge=0,

@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
+import orjson
 from prometheus_client import CollectorRegistry
 
 from services.gateway.loops import Forget
@@ -23,7 +24,7 @@ from shared.messaging.outbox import event, outgoing
 from tests.support.builders import an_instance
 from tests.support.customer import Answer
 from tests.support.eventually import eventually
-from tests.support.gateway import Gateway, Sender
+from tests.support.gateway import Gateway, Sender, running
 
 
 def an_event(gateway: Gateway, sender: Sender, made: Event | None = None) -> Emitted:
@@ -148,9 +149,72 @@ async def test_whoever_waits_in_vain_gets_an_empty_page(gateway: Gateway, sender
 async def test_what_another_replica_logged_is_found_while_waiting(
     gateway: Gateway, sender: Sender
 ) -> None:
+    """Even if nobody says so: the log is looked at twice a second, for all who wait."""
     waiting = asyncio.create_task(page(sender, "wait=30"))
+    await joined(gateway)
+    started = gateway.clock.monotonic()
     await events.append(gateway.database, [a_row(gateway, sender)])
     assert len((await waiting).data) == 1
+    assert gateway.clock.monotonic() - started < 2
+
+
+async def test_whoever_waits_hears_only_of_what_they_asked_for(
+    gateway: Gateway, sender: Sender
+) -> None:
+    waiting = asyncio.create_task(page(sender, "wait=30&types=instance.*"))
+    await joined(gateway)
+    await publish(gateway, an_event(gateway, sender))
+    connected = an_event(gateway, sender, InstanceConnected())
+    await publish(gateway, connected)
+    assert ids(await waiting) == [str(connected.id)]
+
+
+async def test_so_many_wait_and_no_more(database_url: str) -> None:
+    async with running(database_url, event_waiters=2, event_waiters_tenant=1) as gateway:
+        one, two, three = [await gateway.sender() for _ in range(3)]
+        first = asyncio.create_task(page(one, "wait=30"))
+        await joined(gateway, 1)
+        greedy = await one.customer.get("/api/events?wait=30")
+        assert (greedy.status, greedy.code) == (429, "RATE_LIMIT_EXCEEDED")
+        second = asyncio.create_task(page(two, "wait=30"))
+        await joined(gateway, 2)
+        refused = await three.customer.get("/api/events?wait=30")
+        assert (refused.status, refused.code) == (503, "ENGINE_UNAVAILABLE")
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert (await page(three)).data == []
+        for sender, waiting in ((one, first), (two, second)):
+            await publish(gateway, an_event(gateway, sender))
+            assert len((await waiting).data) == 1
+        again = asyncio.create_task(page(one, "wait=30", await end_of(one)))
+        await joined(gateway, 1)
+        await publish(gateway, an_event(gateway, one))
+        assert len((await again).data) == 1
+
+
+async def test_nobody_waits_beyond_the_end_of_the_process(database_url: str) -> None:
+    async with running(database_url) as gateway:
+        sender = await gateway.sender()
+        waiting = asyncio.create_task(page(sender, "wait=30"))
+        await joined(gateway)
+        started = gateway.clock.monotonic()
+        await gateway.app.shutdown()
+        assert (await waiting).data == []
+        assert gateway.clock.monotonic() - started < 5
+
+
+async def end_of(sender: Sender) -> str:
+    """The cursor that leads to what comes next."""
+    cursor: str = (await page(sender)).body["pagination"]["nextCursor"]
+    return cursor
+
+
+async def joined(gateway: Gateway, many: int = 1) -> None:
+    """Return once so many requests wait."""
+
+    async def waiting() -> bool:
+        return gateway.waiting() == many
+
+    await eventually(waiting, every=timedelta(milliseconds=5))
 
 
 def a_row(gateway: Gateway, sender: Sender) -> NewEvent:
@@ -252,3 +316,77 @@ async def test_old_events_are_forgotten_but_numbers_are_never_given_again(
     later = an_event(gateway, sender)
     await publish(gateway, later)
     assert ids(await page(sender, "", cursor)) == [str(later.id)]
+
+
+async def test_a_cursor_that_is_too_old_is_refused_instead_of_skipping(
+    gateway: Gateway, sender: Sender
+) -> None:
+    old, other = await gateway.sender(), await gateway.sender()
+    await publish(gateway, an_event(gateway, old))
+    stale = await end_of(old)
+    await publish(gateway, *(an_event(gateway, other) for _ in range(3)))
+    idle = await end_of(old)
+    gateway.clock.move(timedelta(days=8))
+    await publish(gateway, kept := an_event(gateway, old))
+    forget = Forget(
+        database=gateway.database,
+        clock=gateway.clock,
+        metrics=GatewayMetrics(CollectorRegistry()),
+        events_kept=timedelta(days=7),
+    )
+    assert await forget.step() == 4
+    refused = await old.customer.get(f"/api/events?after={stale}")
+    assert (refused.status, refused.code) == (400, "BAD_REQUEST")
+    told = refused.body["error"]["data"]
+    assert told["reason"] == "cursor_expired"
+    assert ids(await page(old, "", told["oldestCursor"])) == [str(kept.id)]
+    # Where nothing happened in between, the cursor of an empty page has moved along.
+    assert ids(await page(old, "", idle)) == [str(kept.id)]
+
+
+async def test_a_cursor_of_another_log_is_refused(gateway: Gateway, sender: Sender) -> None:
+    await publish(gateway, an_event(gateway, sender))
+    ahead = await end_of(sender)
+    await gateway.sql.execute("TRUNCATE gateway.events")
+    refused = await sender.customer.get(f"/api/events?after={ahead}")
+    assert (refused.status, refused.code) == (400, "BAD_REQUEST")
+
+
+async def test_a_late_commit_between_two_pages_is_on_the_second(
+    database_url: str, gateway: Gateway, sender: Sender
+) -> None:
+    """Two replicas log at once; the one that was given the lower numbers commits last."""
+    await publish(gateway, an_event(gateway, sender))
+    first = await page(sender)
+    late = await asyncpg.connect(database_url)
+    try:
+        transaction = late.transaction()
+        await transaction.start()
+        await late.execute("SELECT pg_advisory_xact_lock($1)", events._LOG_LOCK)
+        row = a_row(gateway, sender)
+        await late.execute(
+            "INSERT INTO gateway.events (sequence, id, tenant_id, instance_id, type, time, body)"
+            " SELECT coalesce(max(sequence), 0) + 1, $1, $2, $3, 'test', $4, $5"
+            " FROM gateway.events",
+            row.id,
+            row.tenant_id,
+            row.instance_id,
+            row.time,
+            orjson.dumps({"id": str(row.id)}),
+        )
+        async with running(database_url) as other:
+            published = an_event(gateway, sender)
+            publishing = asyncio.create_task(publish(other, published))
+            await eventually(
+                lambda: gateway.sql.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                )
+            )
+            second = await page(sender, "", first.body["pagination"]["nextCursor"])
+            assert second.data == []
+            await transaction.commit()
+            await publishing
+    finally:
+        await late.close()
+    third = await page(sender, "", second.body["pagination"]["nextCursor"])
+    assert ids(third) == [str(row.id), str(published.id)]

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 import asyncpg
 import orjson
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
@@ -115,6 +116,16 @@ class Gateway:
     clock: MovableClock
     heard: Heard
     http: aiohttp.ClientSession
+    app: web.Application
+    registry: CollectorRegistry
+
+    def metric(self, name: str, **labels: str) -> float:
+        """What the gateway counts under this name."""
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def waiting(self) -> int:
+        """How many requests wait for events."""
+        return int(self.metric("waypost_gateway_event_waiters"))
 
     def stranger(self) -> Customer:
         """Somebody without a credential."""
@@ -251,6 +262,7 @@ async def running(
         database = await stack.enter_async_context(
             Database.open(database_url, role=role("gateway"), name="gateway")
         )
+        registry = CollectorRegistry()
         health = Health(clock)
         health.add("database", database.ping)
         service = build(
@@ -259,7 +271,7 @@ async def running(
                 database=database,
                 broker=broker,
                 clock=clock,
-                registry=CollectorRegistry(),
+                registry=registry,
                 health=health,
             ),
         )
@@ -282,4 +294,5 @@ async def running(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
         )
         url = f"http://{server.host}:{server.port}"
-        yield Gateway(url, sql, database, broker, clock, heard, http)
+        app = service.listener.app
+        yield Gateway(url, sql, database, broker, clock, heard, http, app, registry)

@@ -1,6 +1,7 @@
 """The smaller rules of the gateway."""
 
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +14,10 @@ from services.gateway.domain.guard import Guard, Used, WindowUsage, next_slot, u
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.periods import calendar, days
 from services.gateway.domain.plans import PLANS, month_of
+from services.gateway.domain.principal import Scope
 from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
+from services.gateway.domain.rooms import rooms_of, rooms_of_event
+from shared.ids import new_id
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -183,3 +187,29 @@ def test_a_range_has_both_its_ends() -> None:
         date(2026, 1, 31),
         date(2026, 2, 1),
     ]
+
+
+def test_a_selection_takes_names_and_families() -> None:
+    wanted = selection(["message.*", "test"])
+    taken = [
+        name for name in ("message.sent", "test", "instance.qr", "messages.x") if wanted.takes(name)
+    ]
+    assert taken == ["message.sent", "test"]
+    assert selection(["*"]).takes("something.new")
+
+
+def test_nobody_stands_where_more_is_told_than_they_may_see() -> None:
+    tenant, own, other = new_id(), new_id(), new_id()
+    everything, one, nothing = (
+        Scope(tenant),
+        Scope(tenant, frozenset({own})),
+        Scope(tenant, frozenset()),
+    )
+
+    def hears(scope: Scope, instance: UUID | None, of: UUID = tenant) -> int:
+        return len(rooms_of(scope).intersection(rooms_of_event(of, instance)))
+
+    assert [hears(everything, at) for at in (own, other, None)] == [1, 1, 1]
+    assert [hears(one, at) for at in (own, other, None)] == [1, 0, 0]
+    assert [hears(nothing, at) for at in (own, other, None)] == [0, 0, 0]
+    assert hears(everything, own, new_id()) == hears(one, own, new_id()) == 0

@@ -1,7 +1,6 @@
 """The organization's event log: whoever was away catches up from a cursor."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 from uuid import UUID
 
 import orjson
@@ -13,15 +12,17 @@ from services.gateway.api.gate import PRINCIPAL
 from services.gateway.domain.event_names import Selection, checked, selection
 from services.gateway.domain.principal import Scope, scope_of
 from services.gateway.store import events
-from services.gateway.store.events import LoggedEvent
+from services.gateway.store.events import LogPage
 from shared.clock import Clock
 from shared.db.database import Database
+from shared.errors import BadRequest
 from shared.web.body import read_query
 from shared.web.envelope import Pagination, respond_page
 from shared.web.pagination import Keyset
 from shared.web.schemas import ApiModel, ApiView, Instant
 
-_POSITIONS: Keyset[int] = Keyset("events", TypeAdapter(int))
+POSITIONS: Final[Keyset[int]] = Keyset("events", TypeAdapter(int))
+"""Cursors: the number of an event in the log, for live clients as for pages."""
 
 
 class EventsQuery(ApiModel):
@@ -79,28 +80,53 @@ class Events:
     async def page(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, EventsQuery)
         scope = scope_of(request[PRINCIPAL]).only(query.instance_id)
-        after = _POSITIONS.decode(query.after) if query.after else 0
+        after = POSITIONS.decode(query.after) if query.after else None
         found = await self._found(
             scope, selection(query.types), after=after, limit=query.limit + 1, wait=query.wait
         )
-        shown = found[: query.limit]
+        shown, has_more = found.events[: query.limit], len(found.events) > query.limit
         pagination = Pagination(
             limit=query.limit,
-            next_cursor=_POSITIONS.encode(shown[-1].sequence if shown else after),
-            has_more=len(found) > query.limit,
+            # With nothing left, from where the log ended: an organization where nothing happens
+            # for days must not find that its cursor has become too old.
+            next_cursor=POSITIONS.encode(shown[-1].sequence if has_more else found.head),
+            has_more=has_more,
         )
         return respond_page([orjson.Fragment(event.body) for event in shown], pagination)
 
     async def _found(
-        self, scope: Scope, wanted: Selection, *, after: int, limit: int, wait: float
-    ) -> Sequence[LoggedEvent]:
+        self, scope: Scope, wanted: Selection, *, after: int | None, limit: int, wait: float
+    ) -> LogPage:
         """Events, as soon as there are any; none when the wait is over. Holds no connection."""
+        found = await self._look(scope, wanted, after=after, limit=limit)
         deadline = self._clock.monotonic() + wait
-        while True:
-            turn = self._feed.turn()
-            async with self._database.tx() as tx:
-                found = await events.page(tx, scope, wanted, after=after, limit=limit)
-            left = deadline - self._clock.monotonic()
-            if found or left <= 0 or self._feed.closed:
-                return found
-            await self._feed.wait(turn, seconds=left)
+        if found.events or not wait or self._feed.closed:
+            return found
+        async with self._feed.waiting(scope, wanted) as waiter:
+            while not found.events and not self._feed.closed:
+                waiter.clear()
+                found = await self._look(scope, wanted, after=found.head, limit=limit)
+                left = deadline - self._clock.monotonic()
+                if found.events or left <= 0:
+                    break
+                await waiter.wait(left)
+        return found
+
+    async def _look(
+        self, scope: Scope, wanted: Selection, *, after: int | None, limit: int
+    ) -> LogPage:
+        async with self._database.tx() as tx:
+            found = await events.page(tx, scope, wanted, after=after or 0, limit=limit)
+        if after is not None and not found.follows(after):
+            raise cursor_lost(found)
+        return found
+
+
+def cursor_lost(log: LogPage) -> BadRequest:
+    """Going on from a cursor would skip something without a word; so it is said."""
+    return BadRequest(
+        "This cursor does not lead on: the log does not reach back so far, or is another one"
+        " since a restore. Events may be missing: go on from `data.oldestCursor`, which is the"
+        " oldest that is kept, and read what else you need from GET /api/messages.",
+        data={"reason": "cursor_expired", "oldestCursor": POSITIONS.encode(log.forgotten)},
+    )

@@ -24,6 +24,12 @@ class Selection:
     families: frozenset[str] = frozenset()
     everything: bool = True
 
+    def takes(self, name: str) -> bool:
+        """Whether the event of this name is wanted."""
+        if self.everything or name in self.names:
+            return True
+        return any(name.startswith(family) for family in self.families)
+
 
 def selection(patterns: Iterable[str]) -> Selection:
     """What ``patterns`` select; everything if there are none. Raises ``UnknownEventName``."""

@@ -1,17 +1,17 @@
 """The event log, in an order that readers can rely on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, text
+from sqlalchemy import ColumnElement, func, or_, select, text, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.event_names import Selection
 from services.gateway.domain.principal import Scope
 from shared.db.database import Database
-from shared.db.tables.gateway import EventRow
+from shared.db.tables.gateway import EventLogRow, EventRow, InstanceRow
 
 # Any number, as long as nothing else in this database locks it.
 _LOG_LOCK = 0x5741_5950_4F53_5401
@@ -31,10 +31,31 @@ class NewEvent:
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """An event of the log."""
+    """An event of the log; ``body`` is structured CloudEvents JSON."""
 
     sequence: int
+    tenant_id: UUID
+    instance_id: UUID | None
+    instance_name: str | None
+    type: str
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """Events of the log, and what the log was when they were read.
+
+    ``head`` is the highest number then: whoever has this page and goes on from there misses
+    nothing. What is numbered ``forgotten`` or lower may be gone.
+    """
+
+    events: list[LoggedEvent]
+    head: int
+    forgotten: int
+
+    def follows(self, after: int) -> bool:
+        """Whether nothing can be missing between ``after`` and this page."""
+        return self.forgotten <= after <= self.head
 
 
 async def append(database: Database, events: Sequence[NewEvent]) -> None:
@@ -66,38 +87,124 @@ async def append(database: Database, events: Sequence[NewEvent]) -> None:
         )
 
 
-async def page(
-    tx: AsyncConnection, scope: Scope, selection: Selection, *, after: int, limit: int
-) -> list[LoggedEvent]:
-    """Events, oldest first, whose number is higher than ``after``."""
-    query = (
-        select(EventRow.sequence, EventRow.body)
-        .where(
-            EventRow.tenant_id == scope.tenant_id, EventRow.sequence > after, *_selected(selection)
+async def head(database: Database) -> int:
+    """The highest number in the log; 0 if nothing was ever logged."""
+    async with database.hot() as connection:
+        found: int = await connection.fetchval(
+            "SELECT coalesce(max(sequence), 0) FROM gateway.events"
         )
+        return found
+
+
+async def page(
+    tx: AsyncConnection,
+    scope: Scope,
+    selection: Selection,
+    *,
+    after: int,
+    limit: int,
+    through: int | None = None,
+) -> LogPage:
+    """Events, oldest first, numbered from ``after`` (excluded) to ``through``.
+
+    All in one statement, so that events and bounds are of the same moment.
+    """
+    where = [EventRow.tenant_id == scope.tenant_id, EventRow.sequence > after]
+    if through is not None:
+        where.append(EventRow.sequence <= through)
+    if scope.instances is not None:
+        where.append(EventRow.instance_id.in_(scope.instances))
+    found = (
+        select(
+            EventRow.sequence,
+            EventRow.tenant_id,
+            EventRow.instance_id,
+            EventRow.type,
+            EventRow.body,
+        )
+        .where(*where, *_selected(selection))
         .order_by(EventRow.sequence)
         .limit(limit)
+        .subquery("found")
     )
-    if scope.instances is not None:
-        query = query.where(EventRow.instance_id.in_(scope.instances))
-    return [LoggedEvent(sequence, bytes(body)) for sequence, body in await tx.execute(query)]
+    highest = select(func.coalesce(func.max(EventRow.sequence), 0)).scalar_subquery()
+    forgotten = select(func.coalesce(func.max(EventLogRow.forgotten_through), 0)).scalar_subquery()
+    log = select(highest.label("head"), forgotten.label("forgotten")).subquery("log")
+    query = (
+        select(
+            log.c.head,
+            log.c.forgotten,
+            found.c.sequence,
+            found.c.tenant_id,
+            found.c.instance_id,
+            InstanceRow.name,
+            found.c.type,
+            found.c.body,
+        )
+        .select_from(
+            log.outerjoin(found, true()).outerjoin(
+                InstanceRow, InstanceRow.id == found.c.instance_id
+            )
+        )
+        .order_by(found.c.sequence)
+    )
+    rows = (await tx.execute(query)).all()
+    events = [
+        LoggedEvent(sequence, tenant_id, instance_id, name, type_, bytes(body))
+        for _, _, sequence, tenant_id, instance_id, name, type_, body in rows
+        if sequence is not None
+    ]
+    # There is always a row: without events it has the bounds alone.
+    return LogPage(events, head=rows[0][0], forgotten=rows[0][1])
+
+
+async def between(
+    database: Database, tenants: Collection[UUID], *, after: int, through: int
+) -> list[LoggedEvent]:
+    """Every event of these tenants, oldest first, from ``after`` (excluded) to ``through``."""
+    async with database.hot() as connection:
+        rows = await connection.fetch(
+            """
+            SELECT e.sequence, e.tenant_id, e.instance_id, i.name, e.type, e.body
+            FROM gateway.events e LEFT JOIN gateway.instances i ON i.id = e.instance_id
+            WHERE e.sequence > $1 AND e.sequence <= $2 AND e.tenant_id = ANY ($3::uuid[])
+            ORDER BY e.sequence
+            """,
+            after,
+            through,
+            list(tenants),
+        )
+    return [LoggedEvent(*row) for row in rows]
 
 
 async def forget(tx: AsyncConnection, *, before: datetime, at_most: int) -> int:
-    """Delete old events, but never the last one: its number is where the next one goes on."""
+    """Delete old events, but never the last one: its number is where the next one goes on.
+
+    Up to which number is noted, for readers whose cursor is older than that.
+    """
     gone = await tx.execute(
         text(
             """
-            DELETE FROM gateway.events WHERE sequence IN (
-                SELECT sequence FROM gateway.events
-                WHERE time < :before AND sequence < (SELECT max(sequence) FROM gateway.events)
-                ORDER BY time LIMIT :at_most
+            WITH gone AS (
+                DELETE FROM gateway.events WHERE sequence IN (
+                    SELECT sequence FROM gateway.events
+                    WHERE time < :before AND sequence < (SELECT max(sequence) FROM gateway.events)
+                    ORDER BY time LIMIT :at_most
+                )
+                RETURNING sequence
+            ), noted AS (
+                INSERT INTO gateway.event_log (id, forgotten_through)
+                SELECT 1, max(sequence) FROM gone HAVING count(*) > 0
+                ON CONFLICT (id) DO UPDATE SET forgotten_through =
+                    greatest(event_log.forgotten_through, excluded.forgotten_through)
             )
+            SELECT count(*) FROM gone
             """
         ),
         {"before": before, "at_most": at_most},
     )
-    return gone.rowcount
+    forgotten: int = gone.scalar_one()
+    return forgotten
 
 
 def _selected(selection: Selection) -> list[ColumnElement[bool]]:

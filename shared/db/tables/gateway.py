@@ -181,6 +181,20 @@ class EventRow(Base):
     body: Mapped[bytes]
 
 
+class EventLogRow(Base):
+    """One row, ``id`` 1, about the log as a whole.
+
+    ``forgotten_through`` is the highest number that was deleted: a reader whose cursor is lower may
+    have missed something.
+    """
+
+    __tablename__ = "event_log"
+    __table_args__ = (SCHEMA,)
+
+    id: Mapped[Small] = mapped_column(primary_key=True, autoincrement=False)
+    forgotten_through: Mapped[int] = mapped_column(BigInteger)
+
+
 class MediaRow(Base):
     """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``.
 

@@ -34,13 +34,14 @@ def routes(stats: Stats, events: Events, sandbox: Sandbox, versions: Versions) -
             handler=events.page,
             summary="The event log: catch up from a cursor, or wait for what comes",
             description="Kept for 7 days by default. An event that follows one you have seen never "
-            "appears before it, so a cursor misses nothing.",
+            "appears before it, so a cursor misses nothing. One older than the log is refused.",
             tag="Events",
             permission=Needs.READ,
             query=EventsQuery,
             response=EventView,
             paginated=True,
             limited=True,
+            errors=("BAD_REQUEST", "ENGINE_UNAVAILABLE"),
         ),
         Route(
             method="POST",
