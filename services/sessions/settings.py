@@ -132,8 +132,8 @@ class SessionsSettings(MediaSettings, SealingSettings):
     allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
         (),
         validation_alias=AliasChoices("allowed_nets", "WEBHOOK_ALLOWED_NETS"),
-        description="Private networks that URLs of files may lead to, for development, such as"
-        " 127.0.0.0/8,::1/128. Refused in production.",
+        description="Private networks that URLs of files and proxies may lead to, for development,"
+        " such as 127.0.0.0/8,::1/128. Refused in production.",
     )
     allow_http: bool = Field(
         False,

@@ -295,17 +295,7 @@ class Supervisor:
                 return
             instance = session.instance
             try:
-                await session.engine.open(
-                    Opening(
-                        instance_id=instance.id,
-                        tenant_id=instance.tenant_id,
-                        lease=session.lease,
-                        phone_number=instance.phone_number,
-                        settings=instance.settings,
-                        proxy=instance.proxy,
-                        device_name=instance.device_name,
-                    )
-                )
+                await session.engine.open(_opening(instance, session.lease))
             except Transient as error:
                 log.warning("session_not_opened", reason=error.message)
                 await self._clock.sleep(error.retry_after or REOPEN_AFTER)
@@ -342,7 +332,7 @@ class Supervisor:
         if session is not None:
             await self._close(session, forget=forget)
         elif forget and engine is not None:
-            await engine.close(instance.id, forget=True)
+            await engine.forget(_opening(instance, lease))
         status = Status.LOGGED_OUT if forget else Status.DISCONNECTED
         await self._chronicle.change(
             instance, lease, ending(status, reason, error=False, now=self._clock.now())
@@ -353,7 +343,10 @@ class Supervisor:
         session.closing = True
         session.status = Status.CONNECTING  # Nothing is handed to it any more.
         try:
-            await session.engine.close(session.instance.id, forget=forget)
+            if forget:
+                await session.engine.forget(_opening(session.instance, session.lease))
+            else:
+                await session.engine.close(session.instance.id)
         finally:
             self._forget(session)
 
@@ -379,6 +372,18 @@ class Supervisor:
     async def _look(self, instance_id: UUID) -> Found | None:
         async with self._database.hot() as connection:
             return await instances.one(connection, instance_id)
+
+
+def _opening(instance: Instance, lease: Lease) -> Opening:
+    return Opening(
+        instance_id=instance.id,
+        tenant_id=instance.tenant_id,
+        lease=lease,
+        phone_number=instance.phone_number,
+        settings=instance.settings,
+        proxy=instance.proxy,
+        device_name=instance.device_name,
+    )
 
 
 def _reopened(state: State, *, now: datetime) -> Change | None:

@@ -181,9 +181,21 @@ async def test_a_known_device_connects_without_a_code(trial: Trial, sink: Sink) 
 
 async def test_a_device_that_was_forgotten_must_pair_again(trial: Trial, sink: Sink) -> None:
     opening = await opened(trial, sink)
-    await trial.engine.close(opening.instance_id, forget=True)
+    await trial.engine.forget(opening)
     await trial.engine.open(opening)
     await sink.until(lambda: len(sink.of(Qr, opening.instance_id)) == 2)
+
+
+async def test_who_has_lost_the_lease_forgets_nothing(trial: Trial, sink: Sink) -> None:
+    opening = await opened(trial, sink)
+    lease = await trial.taken_over(opening.lease)
+    with pytest.raises(Fenced):
+        await trial.engine.forget(opening)
+    with pytest.raises(SessionDown):
+        await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
+    await trial.engine.open(replace(opening, lease=lease))
+    await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
+    assert len(sink.of(Qr, opening.instance_id)) == 1
 
 
 async def test_opening_what_is_open_does_nothing(trial: Trial, sink: Sink) -> None:

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import ClassVar, Literal
 from uuid import UUID
 
@@ -20,12 +18,7 @@ from services.sessions.domain.lifecycle import Status
 from services.sessions.engines.port import (
     Capability,
     Engine,
-    MediaHandle,
-    Opening,
-    Outgoing,
     SessionDown,
-    Sink,
-    Transmitted,
 )
 from services.sessions.leases import Leases
 from services.sessions.metrics import SessionsMetrics
@@ -64,6 +57,7 @@ from shared.errors import PlatformError, Throttled, Transient, Unconfirmed
 from shared.ids import new_id
 from tests.support import sessions
 from tests.support.builders import NOON, an_instance, an_organization
+from tests.support.engines import IdleEngine
 from tests.support.sessions import PATIENCE, Sessions, a_paired_instance
 
 THERE, NOT_THERE = "12025550142", "12025550101"
@@ -287,7 +281,7 @@ async def test_signs_for_an_instance_that_is_not_there_are_dropped(
 
 
 @dataclass
-class Slow:
+class Slow(IdleEngine):
     """An engine that answers when the test lets it, with what the test wants."""
 
     kind: ClassVar[str] = "slow"
@@ -302,6 +296,7 @@ class Slow:
     error: Exception | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @override
     async def ask(self, instance_id: UUID, question: Question) -> Answer:
         self.asked += 1
         try:
@@ -314,6 +309,7 @@ class Slow:
             raise self.error
         return Done()
 
+    @override
     async def show_presence(
         self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
     ) -> None:
@@ -321,33 +317,6 @@ class Slow:
             await self.gate.wait()
         self.shown.append(state)
         self.changed.set()
-
-    async def mark_read(
-        self,
-        instance_id: UUID,
-        *,
-        chat: str,
-        sender: str,
-        engine_message_ids: Sequence[str],
-        played: bool = False,
-    ) -> None:
-        raise NotImplementedError
-
-    @asynccontextmanager
-    async def events(self, sink: Sink) -> AsyncIterator[None]:
-        yield
-
-    async def open(self, opening: Opening) -> None:
-        raise NotImplementedError
-
-    async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
-        raise NotImplementedError
-
-    async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
-        raise NotImplementedError
-
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
-        raise NotImplementedError
 
 
 LEASE = Lease(7, 1, "us")

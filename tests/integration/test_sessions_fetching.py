@@ -1,13 +1,13 @@
 """Fetching the files of received messages, broken off at every point where it can be."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
@@ -23,12 +23,8 @@ from services.sessions.engines.port import (
     Capability,
     Engine,
     MediaHandle,
-    Opening,
-    Outgoing,
     Retryable,
     SessionDown,
-    Sink,
-    Transmitted,
 )
 from services.sessions.fetching import Fetching
 from services.sessions.leases import Leases
@@ -37,7 +33,6 @@ from services.sessions.scratch import Scratch
 from services.sessions.store import retention
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Session
-from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Transient
@@ -47,6 +42,7 @@ from shared.media.store import MediaGone, MediaStore
 from shared.metrics import MessagingMetrics
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.engines import IdleEngine
 from tests.support.leases import take_shard
 from tests.support.samples import png
 
@@ -55,7 +51,7 @@ PNG = png()
 
 
 @dataclass
-class Source:
+class Source(IdleEngine):
     """An engine whose files are what the test wants, when it wants."""
 
     kind: ClassVar[str] = "source"
@@ -68,6 +64,7 @@ class Source:
     at_once: int = 0
     most_at_once: int = 0
 
+    @override
     async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
         self.asked.append(media)
         self.at_once += 1
@@ -79,38 +76,6 @@ class Source:
         if self.error is not None:
             raise self.error
         await asyncio.to_thread(into.write_bytes, self.content)
-
-    async def ask(self, instance_id: UUID, question: Question) -> Answer:
-        raise NotImplementedError
-
-    async def show_presence(
-        self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
-    ) -> None:
-        raise NotImplementedError
-
-    async def mark_read(
-        self,
-        instance_id: UUID,
-        *,
-        chat: str,
-        sender: str,
-        engine_message_ids: Sequence[str],
-        played: bool = False,
-    ) -> None:
-        raise NotImplementedError
-
-    @asynccontextmanager
-    async def events(self, sink: Sink) -> AsyncIterator[None]:
-        yield
-
-    async def open(self, opening: Opening) -> None:
-        raise NotImplementedError
-
-    async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
-        raise NotImplementedError
-
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
-        raise NotImplementedError
 
 
 class Store(MediaStore):

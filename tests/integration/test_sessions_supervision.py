@@ -1,36 +1,29 @@
 """What the supervisor makes of an engine's word, with an engine that says what a test wants."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from uuid import UUID
 
 import asyncpg
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
+from typing_extensions import override
 
 from services.sessions.chronicle import Chronicle
 from services.sessions.domain.lease import Lease
 from services.sessions.domain.lifecycle import Status
 from services.sessions.engines.port import (
     Banned,
-    Capability,
     Connected,
     Deaf,
     Engine,
     Hindered,
-    MediaHandle,
     Opening,
-    Outgoing,
     Replaced,
-    Sink,
-    Transmitted,
-    Unsupported,
 )
 from services.sessions.leases import Leases
 from services.sessions.logins import LoginBudget
@@ -39,13 +32,13 @@ from services.sessions.ownership import Tenure
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Supervisor
 from shared.contracts.model import rfc3339
-from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Fenced, Rejected, Transient
 from shared.messaging.outbox import Stored
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.engines import IdleEngine
 from tests.support.eventually import eventually
 from tests.support.leases import take_shard
 from tests.support.sink import PATIENCE
@@ -53,11 +46,10 @@ from tests.support.sink import PATIENCE
 LATER = NOON + timedelta(minutes=1)
 
 
-class Scripted:
+class Scripted(IdleEngine):
     """An engine that opens as it is told to, and remembers."""
 
     kind: ClassVar[str] = "scripted"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset()
 
     def __init__(self) -> None:
         self.refusals: list[Exception] = []
@@ -66,42 +58,15 @@ class Scripted:
         self.closing: Callable[[UUID], object] = lambda _: None
         self.news = asyncio.Event()
 
-    @asynccontextmanager
-    async def events(self, sink: Sink) -> AsyncIterator[None]:
-        yield
-
+    @override
     async def open(self, opening: Opening) -> None:
         self.news.set()
         if self.refusals:
             raise self.refusals.pop(0)
         self.opened.append(opening)
 
-    async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
-        raise Unsupported("It only opens.")
-
-    async def ask(self, instance_id: UUID, question: Question) -> Answer:
-        raise Unsupported("It only opens.")
-
-    async def mark_read(
-        self,
-        instance_id: UUID,
-        *,
-        chat: str,
-        sender: str,
-        engine_message_ids: Sequence[str],
-        played: bool = False,
-    ) -> None:
-        raise Unsupported("It only opens.")
-
-    async def show_presence(
-        self, instance_id: UUID, *, chat: str, state: Literal["typing", "recording", "paused"]
-    ) -> None:
-        raise Unsupported("It only opens.")
-
-    async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
-        raise Unsupported("It only opens.")
-
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
+    @override
+    async def close(self, instance_id: UUID) -> None:
         self.closed.append(instance_id)
         self.closing(instance_id)
 

@@ -20,8 +20,9 @@ from services.sessions.engines.port import (
 from services.sessions.engines.whatsmeow import wire
 from services.sessions.engines.whatsmeow.arrivals import Arrivals
 from services.sessions.engines.whatsmeow.credentials import store_url
-from services.sessions.engines.whatsmeow.proxies import checked, name, place
+from services.sessions.engines.whatsmeow.proxies import checked, name
 from services.sessions.engines.whatsmeow.session import why_pairing_ended
+from services.sessions.engines.whatsmeow.tunnels import Way
 from services.sessions.engines.whatsmeow.wire import Link
 from shared.contracts.content import Identity, Media, Text
 from shared.errors import Conflict, NotFound, PlatformError, Rejected, Throttled, Unconfirmed
@@ -135,7 +136,7 @@ def test_the_store_may_be_reached_by_a_socket() -> None:
 
 def test_a_proxy_is_named_without_its_password() -> None:
     assert name("socks5://user:secret@proxy.example.com") == "socks5://proxy.example.com:1080"
-    assert place("http://[2001:db8::1]:8080") == ("2001:db8::1", 8080)
+    assert Way(url="http://[2001:db8::1]:8080").place == ("2001:db8::1", 8080)
     with pytest.raises(Rejected):
         checked("gopher://proxy.example.com")
 

@@ -18,9 +18,11 @@ from services.sessions.engines.port import (
     SessionDown,
     StatusChanged,
 )
+from services.sessions.engines.whatsmeow.devices import Devices
 from services.sessions.engines.whatsmeow.engine import WhatsmeowEngine
 from services.sessions.engines.whatsmeow.wire import Link
 from services.sessions.engines.whatsmeow.workers import MODULE
+from services.sessions.store.fence import Fence
 from shared.contracts.content import Text
 from shared.errors import Fenced, Unconfirmed
 from tests.support.leases import take_shard
@@ -99,6 +101,38 @@ async def test_what_was_committed_and_not_confirmed_is_not_asked_for_again(town:
         await engine.open(opening)
         await town.whatsapp.happening("reached", phone=town.number(opening), id=id_)
         assert texts(town) == []
+
+
+async def test_whoever_has_lost_the_lease_ends_no_session_with_a_contact(town: Town) -> None:
+    """It may be told of an unreadable message after another process has taken the device over."""
+    devices = Devices(database=town.database, fence=Fence(town.database))
+
+    async def kept() -> int:
+        async with town.database.hot() as connection:
+            return int(
+                await connection.fetchval("SELECT count(*) FROM whatsmeow.whatsmeow_sessions")
+            )
+
+    async with town.engine() as engine:
+        opening = await town.opened(engine)
+        await town.write(opening, "Hello")
+        await town.sink.first(MessageReceived, opening.instance_id)
+        address = await devices.of(opening.instance_id)
+        async with town.database.hot() as connection:
+            ids = await connection.fetch("SELECT their_id FROM whatsmeow.whatsmeow_sessions")
+        assert address is not None
+        assert [row["their_id"] for row in ids] != []
+        user, _, number = str(ids[0]["their_id"]).partition(":")
+        sender = f"{user.partition('_')[0]}:{number}@s.whatsapp.net"
+        theirs = await take_shard(town.database, owner="them", shard=opening.lease.shard)
+        before = await kept()
+        with pytest.raises(Fenced):
+            await devices.end_sessions_with(
+                address, sender=sender, chat=sender, lease=opening.lease
+            )
+        assert await kept() == before
+        await devices.end_sessions_with(address, sender=sender, chat=sender, lease=theirs)
+        assert await kept() < before
 
 
 async def test_another_process_goes_on_without_a_code_and_gets_what_was_not_committed(

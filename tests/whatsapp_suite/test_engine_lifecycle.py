@@ -217,7 +217,7 @@ async def test_forgetting_unlinks_the_device_at_whatsapp_too(town: Town) -> None
             number = town.number(opening)
             if not connected:
                 await engine.close(opening.instance_id)
-            await engine.close(opening.instance_id, forget=True)
+            await engine.forget(opening)
             assert (await town.whatsapp.phone(number))["devices"] == []
         async with town.database.hot() as connection:
             for table in ("sessions.devices", "whatsmeow.whatsmeow_device"):

@@ -389,12 +389,21 @@ class Engine(Protocol):
         """
         ...
 
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
-        """Let go of a session; with ``forget``, unlink the device and erase its credentials too.
+    async def close(self, instance_id: UUID) -> None:
+        """Let go of a session.
 
         When it returns, no event of this session is being offered and nothing is being sent for
-        it. Does nothing if it is not open, except to forget. Not called for a session that has
-        ended by an event: after offering that, the engine has let go by itself.
+        it. Does nothing if it is not open. Not called for a session that has ended by an event:
+        after offering that, the engine has let go by itself.
+        """
+        ...
+
+    async def forget(self, opening: Opening) -> None:
+        """Close a session if it is open, unlink its device, and erase its credentials.
+
+        If WhatsApp cannot be told just now, the phone lists the device for some weeks more. Raises
+        ``Fenced`` if the lease is not valid any more, having erased nothing, and ``Transient`` if
+        the same call may succeed later; the session is closed all the same.
         """
         ...
 

@@ -137,14 +137,17 @@ class SandboxEngine:
             self._bring_up(phone), name=f"sandbox:{opening.instance_id}"
         )
 
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
+    async def close(self, instance_id: UUID) -> None:
         phone = self._phones.pop(instance_id, None)
         if phone is not None and phone.task is not None:
             phone.online = False
             phone.task.cancel()
             await asyncio.gather(phone.task, return_exceptions=True)
-        if forget:
-            await self._server.unlink(instance_id)
+
+    async def forget(self, opening: Opening) -> None:
+        await self.close(opening.instance_id)
+        if not await self._server.unlink(opening.instance_id, lease=opening.lease):
+            raise Fenced("Another process owns this connection now.")
 
     async def transmit(self, instance_id: UUID, outgoing: Outgoing) -> Transmitted:
         phone = self._online(instance_id)
@@ -362,7 +365,8 @@ class SandboxEngine:
             raise Throttled("WhatsApp asks to slow down.", retry_after=SLOW_DOWN)
         phone.online = False
         now = self._clock.now()
-        await patiently(self._clock, lambda: self._server.unlink(phone.instance_id))
+        lease = phone.opening.lease
+        await patiently(self._clock, lambda: self._server.unlink(phone.instance_id, lease=lease))
         if how.first is First.BAN:
             await self._end(phone, Banned(instance_id=phone.instance_id, at=now, reason="banned"))
         else:

@@ -102,16 +102,24 @@ class Server:
                 instance_id,
             )
 
-    async def unlink(self, instance_id: UUID) -> None:
-        """Forget an instance's number and what waits for it."""
-        async with self._database.hot() as connection:
-            await connection.execute(
-                """
-                WITH gone AS (DELETE FROM sessions.sandbox_accounts WHERE instance_id = $1)
-                DELETE FROM sessions.sandbox_stanzas WHERE instance_id = $1
-                """,
+    async def unlink(self, instance_id: UUID, *, lease: Lease) -> bool:
+        """Forget an instance's number and what waits for it, if the lease is valid."""
+        async with self._fence.statement() as connection:
+            held = await connection.fetchval(
+                f"""
+                WITH {HELD}, unlinked AS (
+                    DELETE FROM sessions.sandbox_accounts
+                    WHERE instance_id = $4 AND EXISTS (SELECT FROM held)
+                ), dropped AS (
+                    DELETE FROM sessions.sandbox_stanzas
+                    WHERE instance_id = $4 AND EXISTS (SELECT FROM held)
+                )
+                SELECT EXISTS (SELECT FROM held)
+                """,  # noqa: S608 - constants of ours
+                *claimed([lease]),
                 instance_id,
             )
+        return bool(held)
 
     async def refuse(
         self, *, lease: Lease, instance_id: UUID, engine_message_id: str, times: int

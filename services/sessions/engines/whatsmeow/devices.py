@@ -77,11 +77,15 @@ class Devices:
                 at,
             )
 
-    async def forget(self, instance_id: UUID, *, lease: Lease | None = None) -> None:
-        """Erase an instance's credentials. With a lease: raises ``Fenced`` if it is lost."""
+    async def require(self, lease: Lease) -> None:
+        """Return if a lease is valid at this moment. Raises ``Fenced`` and ``Transient``."""
         async with self._fence.tx() as connection:
-            if lease is not None:
-                await _held(connection, lease)
+            await _held(connection, lease)
+
+    async def forget(self, instance_id: UUID, *, lease: Lease) -> None:
+        """Erase an instance's credentials. Raises ``Fenced`` and ``Transient``."""
+        async with self._fence.tx() as connection:
+            await _held(connection, lease)
             address = await connection.fetchval(
                 "DELETE FROM sessions.devices WHERE instance_id = $1 RETURNING address",
                 instance_id,
@@ -117,13 +121,16 @@ class Devices:
             )
         return lid is not None and user == _split(str(lid))[0]
 
-    async def end_sessions_with(self, address: str, *, sender: str, chat: str) -> None:
-        """Have a device begin anew with one of a contact's.
+    async def end_sessions_with(
+        self, address: str, *, sender: str, chat: str, lease: Lease
+    ) -> None:
+        """Have a device begin anew with one of a contact's. Raises ``Fenced`` and ``Transient``.
 
         What it cannot decrypt for lack of a session, whatsmeow asks to be sent once more.
         """
         user, number = _split(sender)
-        async with self._database.hot() as connection:
+        async with self._fence.tx() as connection:
+            await _held(connection, lease)
             others = await connection.fetch(
                 "SELECT lid, pn FROM whatsmeow.whatsmeow_lid_map WHERE lid = $1 OR pn = $1", user
             )

@@ -161,20 +161,26 @@ class WhatsmeowEngine:
     async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
         await self._session(instance_id).request("fetch", media=dict(media), into=str(into))
 
-    async def close(self, instance_id: UUID, *, forget: bool = False) -> None:
+    async def close(self, instance_id: UUID) -> None:
         session = self._sessions.pop(instance_id, None)
-        unlinked = False
-        if session is not None:
-            unlinked = forget and await self._log_out(session)
-            await session.quieten()
-            task = self._tasks.pop(session, None)
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        if forget:
-            if not unlinked:
-                await unlink(instance_id, parts=self._parts)
-            await self._devices.forget(instance_id)
+        if session is None:
+            return
+        await session.quieten()
+        task = self._tasks.pop(session, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def forget(self, opening: Opening) -> None:
+        session = self._sessions.get(opening.instance_id)
+        try:
+            await self._devices.require(opening.lease)
+            unlinked = session is not None and await self._log_out(session)
+        finally:
+            await self.close(opening.instance_id)
+        if not unlinked:
+            await unlink(opening, parts=self._parts)
+        await self._devices.forget(opening.instance_id, lease=opening.lease)
 
     async def _keep(self, session: Session) -> None:
         try:

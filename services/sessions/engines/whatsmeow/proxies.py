@@ -4,16 +4,15 @@ WhatsApp looks at where a device comes from, so an instance stays with its proxy
 it fails; then it gets another.
 """
 
-import asyncio
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from services.sessions.engines.port import Opening
+from services.sessions.engines.whatsmeow import tunnels
+from services.sessions.engines.whatsmeow.tunnels import Way
 from services.sessions.store import fence as fences
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
@@ -24,15 +23,12 @@ from shared.log import get_logger
 log = get_logger()
 
 KINDS: Final = frozenset({"http", "https", "socks5"})
-PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443, "socks5": 1080}
 CHECK_EVERY: Final = timedelta(seconds=30)
-# How long a connection to a proxy, or to WhatsApp, may take before it counts as out of reach.
-REACH: Final = 5.0
 WHATSAPP: Final = ("web.whatsapp.com", 443)
 
 
 def checked(url: str) -> str:
-    """A proxy's URL. Raises ``Rejected`` if it is of no kind that whatsmeow can use."""
+    """A proxy's URL. Raises ``Rejected`` if it is of no kind that can be used."""
     parts = urlsplit(url)
     if parts.scheme not in KINDS or not parts.hostname:
         raise Rejected("A proxy is an http, https or socks5 URL with a host.")
@@ -41,36 +37,9 @@ def checked(url: str) -> str:
 
 def name(url: str) -> str:
     """How a proxy is named where it can be seen: without user and password."""
-    parts = urlsplit(url)
-    host, port = place(url)
-    return f"{parts.scheme}://{host}:{port}"
-
-
-def place(url: str) -> tuple[str, int]:
-    """Where a proxy listens. Without a scheme, as some write ``HTTPS_PROXY``, it is of http."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    return parts.hostname or "", parts.port or PORTS.get(parts.scheme, 80)
-
-
-async def reachable(host: str, port: int, *, permits: Callable[[str], bool] | None = None) -> bool:
-    """Whether anything can be reached there, and may be: ``permits`` is asked about its address."""
-    try:
-        async with asyncio.timeout(REACH):
-            if permits is not None and not await _public(host, port, permits):
-                return False
-            _, writer = await asyncio.open_connection(host, port)
-    except OSError:  # TimeoutError is one
-        return False
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-    return True
-
-
-async def _public(host: str, port: int, permits: Callable[[str], bool]) -> bool:
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return all(permits(str(address[0])) for *_, address in found)
+    way = Way(url=url)
+    host, port = way.place
+    return f"{way.scheme}://{host}:{port}"
 
 
 class Proxies:
@@ -89,45 +58,37 @@ class Proxies:
         self._urls = {name(url): checked(url) for url in urls}
         # Without any, Go goes by its environment.
         general = environment.get("HTTPS_PROXY") or environment.get("https_proxy")
-        self._way = WHATSAPP if general is None else place(general)
+        self._directly = WHATSAPP if general is None else Way(url=general).place
         self._permits = permits
         self._healthy = dict.fromkeys(self._urls, True)
         self._database = database
         self._fence = fence
         self._clock = clock
 
-    async def of(self, opening: Opening) -> str | None:
-        """The proxy for a session. Raises ``Rejected``, ``Fenced`` and ``Transient``."""
+    async def of(self, opening: Opening) -> Way | None:
+        """The way out for a session. Raises ``Rejected``, ``Fenced`` and ``Transient``."""
         if opening.proxy is not None:
-            return checked(opening.proxy)
+            return self._own(opening.proxy)
         if not self._urls:
             return None
-        kept = await self.kept(opening.instance_id)
-        return kept or self._urls[await self._give(opening, instead_of=None)]
+        kept = await self._kept(opening.instance_id)
+        return kept or Way(url=self._urls[await self._give(opening, instead_of=None)])
 
-    async def kept(self, instance_id: UUID) -> str | None:
-        """The proxy of the pool that an instance has. Raises ``Transient``."""
-        if not self._urls:
-            return None
-        async with self._database.hot() as connection:
-            which = await connection.fetchval(
-                "SELECT proxy FROM sessions.proxies WHERE instance_id = $1", instance_id
-            )
-        return self._urls.get(which)
+    async def used_by(self, opening: Opening) -> Way | None:
+        """The same, but that none is given from the pool to who has none."""
+        if opening.proxy is not None:
+            return self._own(opening.proxy)
+        return await self._kept(opening.instance_id)
 
-    async def reach(self, opening: Opening, url: str | None) -> bool:
-        """Whether the first step on the way to WhatsApp can be made.
+    async def reach(self, way: Way | None) -> bool:
+        """Whether WhatsApp can be reached: by a proxy all the way, or else the first step of it."""
+        if way is None:
+            return await tunnels.reached(*self._directly)
+        return await way.leads_to(*WHATSAPP)
 
-        A tenant's own proxy must not be a place inside, whatever its name leads to.
-        """
-        if url is None:
-            return await reachable(*self._way)
-        theirs = opening.proxy is not None
-        return await reachable(*place(url), permits=self._permits if theirs else None)
-
-    async def failed(self, opening: Opening, url: str) -> None:
+    async def failed(self, opening: Opening, way: Way) -> None:
         """Connecting by a proxy of the pool has failed: the session gets another next time."""
-        which = name(url)
+        which = name(way.url)
         if opening.proxy is not None or which not in self._urls:
             return
         self._healthy[which] = False
@@ -143,10 +104,24 @@ class Proxies:
     async def check(self) -> None:
         """Look which proxies can be reached."""
         for which, url in self._urls.items():
-            healthy = await reachable(*place(url))
+            healthy = await Way(url=url).reached()
             if healthy is not self._healthy[which]:
                 log.warning("proxy_changed", healthy=healthy)
             self._healthy[which] = healthy
+
+    def _own(self, url: str) -> Way:
+        """A tenant's, which must not be a place inside, whatever its name leads to."""
+        return Way(url=checked(url), permits=self._permits)
+
+    async def _kept(self, instance_id: UUID) -> Way | None:
+        if not self._urls:
+            return None
+        async with self._database.hot() as connection:
+            which = await connection.fetchval(
+                "SELECT proxy FROM sessions.proxies WHERE instance_id = $1", instance_id
+            )
+        url = self._urls.get(which)
+        return None if url is None else Way(url=url)
 
     async def _give(self, opening: Opening, *, instead_of: str | None) -> str:
         """Give a session the healthy proxy that fewest have, or any if none is healthy."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, NoReturn
@@ -33,6 +33,8 @@ from services.sessions.engines.whatsmeow.arrivals import Arrivals
 from services.sessions.engines.whatsmeow.devices import Assigned, Devices
 from services.sessions.engines.whatsmeow.offering import Offering
 from services.sessions.engines.whatsmeow.proxies import Proxies
+from services.sessions.engines.whatsmeow.relay import Relay
+from services.sessions.engines.whatsmeow.tunnels import Way
 from services.sessions.engines.whatsmeow.wire import Frame
 from services.sessions.engines.whatsmeow.workers import Died, Worker, Workers
 from shared import backoff
@@ -61,6 +63,8 @@ LONGEST_WAIT: Final = timedelta(minutes=1)
 # Logins that WhatsApp refuses without saying for what reason, before we leave it alone.
 REFUSALS: Final = 5
 CLOSING: Final = 15.0
+# How long a session may take to close its connection itself before its proxy is taken away.
+ORDERLY: Final = 3.0
 QUIET: Final = 5.0
 
 
@@ -81,10 +85,10 @@ class _Over(Exception):
 class _Trouble(Exception):
     """The connection is not what it should be; it is to be made anew, perhaps after a while."""
 
-    def __init__(self, reason: str, *, proxy: str | None = None, at_once: bool = False) -> None:
+    def __init__(self, reason: str, *, way: Way | None = None, at_once: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.proxy = proxy
+        self.way = way
         self.at_once = at_once
 
 
@@ -271,9 +275,15 @@ class Session:
             worker.known(frame["run"], id_)
             return
         log.warning("message_asked_for_again", instance_id=str(self.instance_id))
-        await self._patiently(
-            lambda: devices.end_sessions_with(address, sender=sender, chat=frame["chat"])
-        )
+        lease = self.opening.lease
+        try:
+            await self._patiently(
+                lambda: devices.end_sessions_with(
+                    address, sender=sender, chat=frame["chat"], lease=lease
+                )
+            )
+        except Fenced:
+            return  # Its next owner is asked the same, and answers.
         self._news.put_nowait({"do": "told", "what": "begin_anew"})
 
     # From here on: one task, which goes from one thing to the next.
@@ -388,31 +398,34 @@ class Session:
         async with self._placed(device):
             if device is None:
                 await self._pair()
-            until: float | None = self._clock.monotonic() + (LOGIN if device else LINKING)
-            while True:
-                wait = None if until is None else max(0.0, until - self._clock.monotonic())
-                try:
-                    async with asyncio.timeout(wait):
-                        frame = await self._next()
-                except TimeoutError:
-                    raise _Trouble("no_answer") from None
-                match frame["what"]:
-                    case "connected":
-                        until = None
-                        # If it came while the new device was being written down.
-                        self._go_online()
-                    case "disconnected":
-                        until = self._clock.monotonic() + BACK
-                    case "keepalive_timeout":
-                        self._deaf("keepalive_timeout")
-                    case "silence":
-                        self._on_silence(timedelta(seconds=frame["seconds"]))
-                    case "begin_anew":
-                        raise _Trouble("message_asked_for_again", at_once=True)
-                    case "unacknowledged" | "overrun":
-                        raise _Trouble(frame["what"], at_once=True)
-                    case _:
-                        pass
+            await self._abide(LOGIN if device else LINKING)
+
+    async def _abide(self, patience: float) -> NoReturn:
+        until: float | None = self._clock.monotonic() + patience
+        while True:
+            wait = None if until is None else max(0.0, until - self._clock.monotonic())
+            try:
+                async with asyncio.timeout(wait):
+                    frame = await self._next()
+            except TimeoutError:
+                raise _Trouble("no_answer") from None
+            match frame["what"]:
+                case "connected":
+                    until = None
+                    # If it came while the new device was being written down.
+                    self._go_online()
+                case "disconnected":
+                    until = self._clock.monotonic() + BACK
+                case "keepalive_timeout":
+                    self._deaf("keepalive_timeout")
+                case "silence":
+                    self._on_silence(timedelta(seconds=frame["seconds"]))
+                case "begin_anew":
+                    raise _Trouble("message_asked_for_again", at_once=True)
+                case "unacknowledged" | "overrun":
+                    raise _Trouble(frame["what"], at_once=True)
+                case _:
+                    pass
 
     async def _next(self) -> Frame:
         """What has happened, unless it ends the session or its connection."""
@@ -474,38 +487,45 @@ class Session:
     @asynccontextmanager
     async def _placed(self, device: str | None) -> Any:
         """Be held by a worker."""
-        proxy = await self._parts.proxies.of(self.opening)
+        way = await self._parts.proxies.of(self.opening)
         # neonize does not clean up behind a connection that has failed, so it is not asked for one
         # that must.
-        if not await self._parts.proxies.reach(self.opening, proxy):
-            raise _Trouble("unreachable", proxy=proxy)
+        if not await self._parts.proxies.reach(way):
+            raise _Trouble("unreachable", way=way)
         while not self._news.empty():
             self._news.get_nowait()
-        self._run = str(new_id())
-        self._worker = await self._parts.workers.place(self._run, self.hear)
-        try:
-            await self._worker.call(
-                "open",
-                self._run,
-                instance=str(self.instance_id),
-                device=device,
-                proxy=proxy,
-                name=self._name,
+        async with AsyncExitStack() as stack:
+            relay = None if way is None else await stack.enter_async_context(Relay.along(way))
+            self._run = str(new_id())
+            # While a device is linked, nobody else in its worker can connect or leave, and whoever
+            # owns the proxy decides how long that takes: it must be the same tenant's worker.
+            apart = device is None and self.opening.proxy is not None
+            self._worker = await self._parts.workers.place(
+                self._run, self.hear, apart=self.opening.tenant_id if apart else None
             )
-            yield
-        finally:
-            worker, run = self._worker, self._run
-            self._worker, self._run = None, ""
-            if self._pairing:
-                worker.haunted += 1
-                self._pairing = False
-            await _leave(self._parts.workers, worker, run)
+            try:
+                await self._worker.call(
+                    "open",
+                    self._run,
+                    instance=str(self.instance_id),
+                    device=device,
+                    proxy=None if relay is None else relay.url,
+                    name=self._name,
+                )
+                yield
+            finally:
+                worker, run = self._worker, self._run
+                self._worker, self._run = None, ""
+                if self._pairing:
+                    worker.haunted += 1
+                    self._pairing = False
+                await _leave(self._parts.workers, worker, run, relay)
 
     async def _again(self, trouble: _Trouble, failures: int) -> None:
         """Say what is wrong, and wait before the next attempt."""
         self._interrupt(trouble.reason)
-        if trouble.proxy is not None:
-            await self._proxy_failed(trouble.proxy)
+        if trouble.way is not None:
+            await self._proxy_failed(trouble.way)
         if trouble.at_once and failures <= 1:
             await self._parts.login()
             return
@@ -517,9 +537,9 @@ class Session:
         await self._clock.sleep(wait)
         await self._parts.login()
 
-    async def _proxy_failed(self, proxy: str) -> None:
+    async def _proxy_failed(self, way: Way) -> None:
         try:
-            await self._parts.proxies.failed(self.opening, proxy)
+            await self._parts.proxies.failed(self.opening, way)
         except (Transient, Fenced) as error:
             log.warning("proxy_not_rotated", reason=error.message)
 
@@ -607,12 +627,22 @@ class Session:
                 await self._clock.sleep(FIRST_WAIT)
 
 
-async def _leave(workers: Workers, worker: Worker, run: str) -> None:
-    """Have a worker let go of a session, even if we are being cancelled."""
+async def _leave(workers: Workers, worker: Worker, run: str, relay: Relay | None) -> None:
+    """Have a worker let go of a session, even if we are being cancelled.
+
+    A proxy that has stalled keeps it from that, until the relay to it is cut.
+    """
     try:
-        if not worker.dead and not worker.alone:
-            async with asyncio.timeout(CLOSING):
-                await worker.call("close", run)
+        if not worker.dead and not worker.is_only(run):
+            closing = asyncio.ensure_future(worker.call("close", run))
+            try:
+                if relay is not None:
+                    await asyncio.wait([closing], timeout=ORDERLY)
+                    relay.cut()
+                async with asyncio.timeout(CLOSING):
+                    await closing
+            finally:
+                closing.cancel()
     except Transient:
         pass  # It is gone, and the session with it.
     except TimeoutError:

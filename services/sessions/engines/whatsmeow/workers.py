@@ -5,7 +5,7 @@ import itertools
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -85,7 +85,10 @@ class _Call:
 
 
 class Worker:
-    """One process, from its start to its end. ``runs`` are the sessions that it holds."""
+    """One process, from its start to its end. ``runs`` are the sessions that it holds.
+
+    Those in one that is ``apart`` have that in common; it ends with the last of them.
+    """
 
     def __init__(
         self, process: asyncio.subprocess.Process, link: Link, *, terms: Terms, clock: Clock
@@ -95,7 +98,7 @@ class Worker:
         self.haunted = 0
         self.dead = False
         self.let_go = False
-        self.alone = False
+        self.apart: Hashable | None = None
         self.empty_since = clock.monotonic()
         self._process = process
         self._link = link
@@ -112,12 +115,15 @@ class Worker:
         """The process, for whoever watches it."""
         return self._process.pid
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another session may be put here."""
+    def has_room(self, apart: Hashable | None) -> bool:
+        """Whether another session may be put here, of those that are kept ``apart`` together."""
         fits = len(self.runs) < self._terms.sessions
         fresh = self.openings < OPENINGS and self.haunted < HAUNTED
-        return fits and fresh and not self.dead and not self.alone
+        return fits and fresh and not self.dead and self.apart == apart
+
+    def is_only(self, run: str) -> bool:
+        """Whether it is there for this session alone, and goes with it."""
+        return self.apart is not None and self.runs.keys() <= {run}
 
     @classmethod
     async def start(cls, terms: Terms, *, clock: Clock) -> "Worker":
@@ -344,16 +350,16 @@ class Workers:
             for worker in self._all:
                 worker.end()
 
-    async def place(self, run: str, handler: Handler, *, alone: bool = False) -> Worker:
-        """Put a session into a process with room, or ``alone`` into one of its own.
+    async def place(self, run: str, handler: Handler, *, apart: Hashable | None = None) -> Worker:
+        """Put a session into a process with room, or into one for those that are ``apart``.
 
         What the process tells of it goes to ``handler``. Raises ``Transient``.
         """
         async with self._placing:
-            worker = None if alone else next((one for one in self._all if one.has_room), None)
+            worker = next((one for one in self._all if one.has_room(apart)), None)
             if worker is None:
                 worker = await self._start()
-                worker.alone = alone
+                worker.apart = apart
             worker.runs[run] = handler
             worker.openings += 1
         try:
@@ -367,7 +373,7 @@ class Workers:
         """A session has left its process."""
         worker.runs.pop(run, None)
         worker.empty_since = self._clock.monotonic()
-        if worker.alone:
+        if worker.apart is not None and not worker.runs:
             worker.end()
 
     def processes(self) -> list[Worker]:
