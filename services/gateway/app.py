@@ -32,6 +32,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.quotas import Quotas
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.routes import Handlers, table
 from services.gateway.api.routes.messages import MessageHandlers
@@ -43,7 +44,14 @@ from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.consumers import Consumers
-from services.gateway.loops import DispatchNews, EraseMedia, Forget, KeepFresh, NoteKeyUse
+from services.gateway.loops import (
+    DispatchNews,
+    EraseMedia,
+    Forget,
+    KeepFresh,
+    NoteKeyUse,
+    WarnOfQuotas,
+)
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
@@ -98,11 +106,15 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         limiter=limiter,
         per_user=settings.limit_user_minute,
         per_address=settings.limit_address_minute,
+        analytics_per_minute=settings.limit_analytics_minute,
+        admin_per_hour=settings.limit_admin_hour,
         trusted_proxies=settings.trusted_proxies,
     )
     once = Once(database=database, ring=ring, clock=clock)
     news = DispatchNews(broker=platform.broker, clock=clock)
-    acceptance = Acceptance(database=database, tell=news.tell, metrics=metrics)
+    warnings = WarnOfQuotas(database=database, relay=relay, clock=clock, metrics=metrics)
+    quotas = Quotas(database=database, clock=clock, metrics=metrics, near=warnings.near)
+    acceptance = Acceptance(database=database, quotas=quotas, tell=news.tell, metrics=metrics)
     store = MediaStore.of(settings)
     uploads = Uploads(
         database=database,
@@ -131,6 +143,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     contents = Contents(database=database)
     sending = Sending(
         acceptance=acceptance,
+        quotas=quotas,
         senders=senders,
         contents=contents,
         once=once,
@@ -242,6 +255,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         limiter=limiter,
         sending=sending,
         acceptance=acceptance,
+        quotas=quotas,
         limits=limits,
         clock=clock,
         cors=bool(settings.cors_origins),
@@ -279,6 +293,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 name="keep_fresh",
                 run=KeepFresh([callers.refresh, senders.refresh], clock=clock, metrics=metrics).run,
             ),
+            Loop(name="warn_of_quotas", run=warnings.run),
             Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
             Loop(
                 name="erase_media",

@@ -2,25 +2,33 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.domain.plans import PLANS, month_at, warn_from
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.store import accounts, events, idempotency, media
+from services.gateway.store import accounts, events, idempotency, media, usage
 from services.gateway.store.keys import KeyUses
+from services.gateway.store.usage import MonthUsage
 from shared.broker.port import Broker, Outgoing
 from shared.broker.topology import COMMANDS
 from shared.clock import Clock
 from shared.contracts.commands import Dispatch
+from shared.contracts.envelope import Emitted
+from shared.contracts.events import QuotaWarning
 from shared.db.database import Database
+from shared.db.tables.gateway import GatewayOutboxRow
 from shared.errors import Transient, Unroutable
-from shared.ids import new_id
+from shared.ids import id_of, new_id
 from shared.log import get_logger
 from shared.media.keeping import alone
 from shared.media.store import MediaStore
+from shared.messaging import outbox
+from shared.messaging.outbox import Relay
 from shared.nudge import Nudge
 
 log = get_logger()
@@ -263,3 +271,87 @@ class EraseMedia:
             return False
         await self._store.delete(tenant_id, sha256)
         return True
+
+
+class WarnOfQuotas:
+    """Tells tenants that most of what their plan allows in a month is used, once for each month.
+
+    It is nudged when a commit gets somebody there, and looks by itself for whom that was missed.
+    """
+
+    RHYTHM: Final = timedelta(minutes=1)
+    PORTION: Final = 100
+    # No month that is anybody's current one has begun earlier.
+    LONGEST_MONTH: Final = timedelta(days=33)
+
+    def __init__(
+        self, *, database: Database, relay: Relay, clock: Clock, metrics: GatewayMetrics
+    ) -> None:
+        self._database = database
+        self._relay = relay
+        self._clock = clock
+        self._metrics = metrics
+        self._nudge = Nudge()
+
+    def near(self) -> None:
+        """Somebody has just got there."""
+        self._nudge.set()
+
+    async def run(self) -> None:
+        """Warn until cancelled."""
+        while True:
+            self._nudge.clear()
+            try:
+                warned = await self.step()
+            except Transient as error:
+                log.warning("quotas_not_looked_at", reason=error.message)
+                warned = 0
+            else:
+                now = self._clock.now()
+                self._metrics.loop_succeeded.labels("warn_of_quotas").set(now.timestamp())
+            if warned < self.PORTION:
+                await self._nudge.wait(self.RHYTHM)
+
+    async def step(self) -> int:
+        """Warn those who are there and do not know; returns how many were looked at."""
+        now = self._clock.now()
+        async with self._database.tx() as tx:
+            found = await usage.unwarned(
+                tx,
+                since=(now - self.LONGEST_MONTH).date(),
+                at_least={plan.name: warn_from(plan) for plan in PLANS.values()},
+                at_most=self.PORTION,
+            )
+            # What of an earlier month nobody was told is noted too: it is nobody's news any more.
+            months = [(one.tenant_id, one.month) for one in found]
+            await usage.note_warned(tx, months, now=now)
+            warnings = [
+                outbox.event(_quota_warning(one, now=now)) for one in found if _now(one, now)
+            ]
+            await outbox.add(tx, GatewayOutboxRow, warnings, now=now)
+        if warnings:
+            self._relay.wake()
+        self._metrics.quota_warnings.inc(len(warnings))
+        return len(found)
+
+
+def _now(one: MonthUsage, now: datetime) -> bool:
+    return month_at(now, ZoneInfo(one.timezone)).first == one.month
+
+
+def _quota_warning(one: MonthUsage, *, now: datetime) -> Emitted:
+    tenant = str(one.tenant_id)
+    return Emitted(
+        id=id_of(QuotaWarning.TYPE, tenant, one.month),
+        event=QuotaWarning(
+            resource="messages",
+            used=one.accepted,
+            limit=PLANS[one.plan].messages,
+            resets_at=month_at(now, ZoneInfo(one.timezone)).ends,
+        ),
+        tenant_id=one.tenant_id,
+        instance_id=None,
+        time=now,
+        subject=tenant,
+        partition_key=tenant,
+    )

@@ -15,6 +15,16 @@ class GatewayMetrics(MessagingMetrics):
             "Messages that were committed and answered with 202.",
             registry=registry,
         )
+        self.quota_refused = Counter(
+            "waypost_gateway_quota_refused_total",
+            "Messages that were refused because the plan's month was used up.",
+            registry=registry,
+        )
+        self.quota_warnings = Counter(
+            "waypost_gateway_quota_warnings_total",
+            "Tenants that were told that most of their month is used.",
+            registry=registry,
+        )
         self.acceptance_batch = Histogram(
             "waypost_gateway_acceptance_batch_messages",
             "Messages that shared one commit.",

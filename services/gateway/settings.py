@@ -84,6 +84,18 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("limit_user_minute", "WAYPOST_USER_REQUESTS_PER_MINUTE"),
         description="Requests a minute of one user.",
     )
+    limit_analytics_minute: int = Field(
+        10,
+        ge=1,
+        validation_alias=_from("limit_analytics_minute", "WAYPOST_ANALYTICS_REQUESTS_PER_MINUTE"),
+        description="Requests a minute of one user or key for analytics, within their own limit.",
+    )
+    limit_admin_hour: int = Field(
+        50,
+        ge=1,
+        validation_alias=_from("limit_admin_hour", "WAYPOST_ADMIN_REQUESTS_PER_HOUR"),
+        description="Requests an hour of one operator under /api/admin, within their own limit.",
+    )
     limit_address_minute: int = Field(
         300,
         ge=1,

@@ -210,6 +210,20 @@ class WebhookRecovered(Event):
     url: str
 
 
+class QuotaWarning(Event):
+    """Most of what the plan allows in this month is used.
+
+    Emitted once in a calendar month, when 80 % is reached. Nothing is refused yet: that begins when
+    ``used`` reaches ``limit``, and ends at ``resets_at`` or with another plan.
+    """
+
+    TYPE: ClassVar[str] = "quota.warning"
+    resource: Literal["messages"]
+    used: int
+    limit: int
+    resets_at: Moment
+
+
 class Test(Event):
     """Somebody asked to see what a delivery looks like. Emitted to one endpoint alone."""
 
@@ -236,6 +250,7 @@ EVENTS: dict[str, type[Event]] = {
         SessionDegraded,
         WebhookDisabled,
         WebhookRecovered,
+        QuotaWarning,
         Test,
     )
 }

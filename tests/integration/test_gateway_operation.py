@@ -48,15 +48,18 @@ async def test_an_organization_is_changed_in_what_is_named(gateway: Gateway) -> 
         assert list(refused.body["error"]["data"]["fields"]) == list(wrong)
 
 
-async def test_usage_is_what_was_sent_this_month_in_the_organizations_zone(
+async def test_usage_is_what_was_accepted_this_month_in_the_organizations_zone(
     gateway: Gateway,
 ) -> None:
-    ada, tenant, instance = await an_account(gateway)
+    ada, tenant, _ = await an_account(gateway)
     zone = ZoneInfo("Pacific/Kiritimati")
     await ada.call("PUT", "/api/organization", json={"timezone": zone.key})
     today = gateway.clock.now().astimezone(zone).date()
-    await count(gateway, tenant, instance, today.replace(day=1), sent=7, received=3)
-    await count(gateway, tenant, instance, today.replace(day=1) - timedelta(days=1), sent=100)
+    month = today.replace(day=1)
+    for first, accepted in ((month, 7), ((month - timedelta(days=1)).replace(day=1), 100)):
+        await gateway.sql.execute(
+            "INSERT INTO gateway.message_usage VALUES ($1, $2, $3)", tenant, first, accepted
+        )
     messages = (await ada.get("/api/organization")).data["usage"]["messages"]
     assert (messages["used"], messages["limit"], messages["remaining"]) == (7, 10_000, 9_993)
     resets = datetime.fromisoformat(messages["resetsAt"]).astimezone(zone)

@@ -246,6 +246,8 @@ async def running(
             "password_memory_kib": 1024,
             "limit_user_minute": 100_000,
             "limit_address_minute": 100_000,
+            "limit_analytics_minute": 100_000,
+            "limit_admin_hour": 100_000,
             "webhook_allowed_nets": "127.0.0.0/8",
             "media_store": folder.name,
             **settings,

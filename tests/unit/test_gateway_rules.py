@@ -13,7 +13,7 @@ from services.gateway.domain.event_names import UnknownEventName, checked, selec
 from services.gateway.domain.guard import Guard, Used, WindowUsage, next_slot, usage_of
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.periods import calendar, days
-from services.gateway.domain.plans import PLANS, month_of
+from services.gateway.domain.plans import PLANS, month_at
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
 from services.gateway.domain.rooms import rooms_of, rooms_of_event
@@ -158,12 +158,12 @@ def test_the_next_slot_is_when_every_full_window_has_room_again() -> None:
 
 
 def test_a_month_is_the_calendars_in_the_zone() -> None:
-    began, ends = month_of(datetime(2026, 3, 31, 22, 30, tzinfo=UTC), BERLIN)
-    assert began == datetime(2026, 3, 31, 22, tzinfo=UTC)
-    assert ends == datetime(2026, 4, 30, 22, tzinfo=UTC)
-    assert month_of(datetime(2026, 12, 5, tzinfo=UTC), ZoneInfo("UTC"))[1] == datetime(
-        2027, 1, 1, tzinfo=UTC
-    )
+    april = month_at(datetime(2026, 3, 31, 22, 30, tzinfo=UTC), BERLIN)
+    assert april.first == date(2026, 4, 1)
+    assert april.begins == datetime(2026, 3, 31, 22, tzinfo=UTC)
+    assert april.ends == datetime(2026, 4, 30, 22, tzinfo=UTC)
+    december = month_at(datetime(2026, 12, 5, tzinfo=UTC), ZoneInfo("UTC"))
+    assert december.ends == datetime(2027, 1, 1, tzinfo=UTC)
 
 
 def test_plans_are_those_of_the_contract() -> None:

@@ -21,6 +21,7 @@ from services.gateway.api.callers import X_API_KEY, Callers
 from services.gateway.api.gate import Gate
 from services.gateway.api.lookup import Senders
 from services.gateway.api.once import IDEMPOTENCY_KEY
+from services.gateway.api.quotas import Quotas
 from services.gateway.api.schemas.outbound import NewText
 from services.gateway.api.sending import Acceptance, Sending, answer
 from services.gateway.api.whole import Whole, possible
@@ -63,6 +64,7 @@ class ExpressText:
         limiter: RateLimiter,
         sending: Sending,
         acceptance: Acceptance,
+        quotas: Quotas,
         limits: BodyLimits,
         clock: Clock,
         cors: bool,
@@ -74,6 +76,7 @@ class ExpressText:
         self._limiter = limiter
         self._sending = sending
         self._accept = acceptance.accept
+        self._month = quotas.month_at_once
         self._largest = limits.largest
         self._now = clock.now
         self._vary = _VARY if cors else ""
@@ -98,6 +101,9 @@ class ExpressText:
             or content.total_bytes > self._largest
             or not possible(request)
         ):
+            return await self._long_way(request)
+        month = self._month(sender) if sender.metered else None
+        if sender.metered and month is None:
             return await self._long_way(request)
         request[LOGGED] = caller.facts
         allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
@@ -126,6 +132,7 @@ class ExpressText:
                     f'{{"kind":"text","text":{orjson.dumps(text.message).decode()}}}',
                     request_id,
                     now,
+                    month=month,
                 )
             )
         except Exception:

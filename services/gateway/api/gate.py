@@ -13,6 +13,7 @@ from structlog.contextvars import bind_contextvars
 from services.gateway.api.callers import Callers, client_address
 from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.principal import Principal
+from services.gateway.domain.route_groups import RouteGroup, group_of
 from shared.errors import NotFound, Unauthenticated
 from shared.log import get_logger
 from shared.web.edge import LOGGED
@@ -38,12 +39,18 @@ class Gate:
         limiter: RateLimiter,
         per_user: int,
         per_address: int,
+        analytics_per_minute: int,
+        admin_per_hour: int,
         trusted_proxies: int,
     ) -> None:
         self._callers = callers
         self._limiter = limiter
         self._user_limit = Limit(per_user, _MINUTE)
         self._address_limit = Limit(per_address, _MINUTE)
+        self._group_limits = {
+            RouteGroup.ANALYTICS: Limit(analytics_per_minute, _MINUTE),
+            RouteGroup.ADMIN: Limit(admin_per_hour, _HOUR),
+        }
         self._trusted_proxies = trusted_proxies
         # One object for each limit in use: making one for every request would cost more than it.
         self._key_limits: dict[int, Limit] = {}
@@ -55,7 +62,7 @@ class Gate:
                 route,
                 handler=self._open(route.handler)
                 if route.permission is None
-                else self._guarded(route.handler, Needs(route.permission)),
+                else self._guarded(route.handler, Needs(route.permission), group_of(route.path)),
             )
             for route in routes
         ]
@@ -64,8 +71,9 @@ class Gate:
         """Where the request came from."""
         return client_address(request, trusted_proxies=self._trusted_proxies)
 
-    def _guarded(self, handler: Handler, needs: Needs) -> Handler:
+    def _guarded(self, handler: Handler, needs: Needs, group: RouteGroup | None) -> Handler:
         access = ACCESS[needs]
+        group_limit = None if group is None else self._group_limits[group]
         callers, limiter = self._callers, self._limiter
 
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -78,6 +86,9 @@ class Gate:
             request[LOGGED] = principal.facts
             limit = self.limit(principal)
             enforce(request, await limiter.hit(principal.limit_key, limit))
+            if group_limit is not None:
+                key = f"{group}:{principal.limit_key}"
+                enforce(request, await limiter.hit(key, group_limit))
             require(principal, access)
             request[PRINCIPAL] = principal
             return await handler(request)

@@ -13,7 +13,7 @@ from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
 from services.gateway.domain.engines import ENGINES, Engine, stored
-from services.gateway.domain.plans import PLANS
+from services.gateway.domain.plans import PLANS, QuotaExceeded
 from services.gateway.domain.principal import scope_of
 from services.gateway.store import accounts, instances, keys
 from services.gateway.store.instances import Instance
@@ -22,7 +22,7 @@ from shared.clock import Clock
 from shared.contracts.commands import DisconnectInstance
 from shared.db.database import Database
 from shared.db.tables.gateway import GatewayOutboxRow
-from shared.errors import NotFound, Rejected
+from shared.errors import NotFound
 from shared.ids import new_id
 from shared.log import get_logger
 from shared.messaging import outbox
@@ -36,12 +36,6 @@ from shared.web.problems import fields_of
 log = get_logger()
 
 _POSITIONS: Keyset[UUID] = Keyset("instances", TypeAdapter(UUID))
-
-
-class QuotaExceeded(Rejected):
-    """The plan allows no more."""
-
-    code = "QUOTA_EXCEEDED"
 
 
 class Instances:

@@ -8,12 +8,12 @@ from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api.gate import PRINCIPAL, id_in_path
-from services.gateway.api.instances import QuotaExceeded
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import CreatedKey, KeyView, NewKey
+from services.gateway.domain.plans import QuotaExceeded
 from services.gateway.store import keys
 from services.gateway.store.keys import InstanceKey
 from shared.clock import Clock

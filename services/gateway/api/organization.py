@@ -14,10 +14,9 @@ from services.gateway.api.schemas.accounts import (
     Quota,
     Usage,
 )
-from services.gateway.domain.periods import calendar
-from services.gateway.domain.plans import PLANS, month_of
-from services.gateway.domain.principal import Principal, Scope
-from services.gateway.store import accounts, counters, instances
+from services.gateway.domain.plans import PLANS, month_at
+from services.gateway.domain.principal import Principal
+from services.gateway.store import accounts, instances, usage
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import NotFound
@@ -52,11 +51,10 @@ class Organizations:
             raise NotFound("The organization does not exist any more.")
         zone = ZoneInfo(organization.timezone)
         now = self._clock.now()
-        whole = Scope(principal.tenant_id)
+        month = month_at(now, zone)
         connected = await instances.count(tx, principal.tenant_id)
-        counted = await counters.totals(tx, whole, calendar(now, zone))
+        sent = await usage.of_month(tx, principal.tenant_id, month.first)
         plan = PLANS[organization.plan]
-        sent = counted.this_month.sent
         return OrganizationDetails(
             **OrganizationView.of(organization).model_dump(by_alias=False),
             usage=Usage(
@@ -69,7 +67,7 @@ class Organizations:
                     used=sent,
                     limit=plan.messages,
                     remaining=max(0, plan.messages - sent),
-                    resets_at=month_of(now, zone)[1],
+                    resets_at=month.ends,
                 ),
             ),
         )

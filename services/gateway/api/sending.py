@@ -13,6 +13,7 @@ from services.gateway.api.content import Contents, Said, Say
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.lookup import Senders
 from services.gateway.api.once import KeyedRequest, Once, in_progress, keyed
+from services.gateway.api.quotas import Quotas
 from services.gateway.api.schemas.outbound import (
     PRIORITIES,
     ByInstance,
@@ -52,9 +53,15 @@ class Acceptance:
     """Commits messages in groups and tells ``tell`` which instances have something to send."""
 
     def __init__(
-        self, *, database: Database, tell: Callable[[UUID], None], metrics: GatewayMetrics
+        self,
+        *,
+        database: Database,
+        quotas: Quotas,
+        tell: Callable[[UUID], None],
+        metrics: GatewayMetrics,
     ) -> None:
         self._database = database
+        self._quotas = quotas
         self._tell = tell
         self._metrics = metrics
         self.commits: GroupCommit[NewMessage, bool] = GroupCommit(
@@ -66,11 +73,16 @@ class Acceptance:
 
         It may be committed even if whoever waits gives up, and the dispatcher is told then too.
         """
-        return self.commits.put(message)
+        accepted = self.commits.put(message)
+        if message.month is not None:
+            accepted.add_done_callback(self._quotas.begin(message))
+        return accepted
 
     async def _flush(self, batch: Sequence[NewMessage]) -> list[bool]:
         async with self._database.hot() as connection:
-            accepted = await acceptance.accept(connection, batch)
+            accepted, used = await acceptance.accept(connection, batch)
+        if used:
+            self._quotas.committed(batch, used)
         for instance_id in {message.origin.instance_id for message in batch}:
             self._tell(instance_id)
         self._metrics.acceptance_batch.observe(len(batch))
@@ -85,6 +97,7 @@ class Sending:
         self,
         *,
         acceptance: Acceptance,
+        quotas: Quotas,
         senders: Senders,
         contents: Contents,
         once: Once,
@@ -92,6 +105,7 @@ class Sending:
         clock: Clock,
     ) -> None:
         self._acceptance = acceptance
+        self._quotas = quotas
         self._senders = senders
         self._contents = contents
         self._once = once
@@ -183,6 +197,7 @@ class Sending:
     ) -> web.StreamResponse:
         try:
             said = await _said(sender, say)
+            month = await self._quotas.month(sender, said.type)
         except Rejected:
             # The first answer to the same request stands, whatever has become of things since.
             if named is not None and (first := await self._once.earlier_answer(named)) is not None:
@@ -211,6 +226,7 @@ class Sending:
             keyed=None
             if named is None
             else Keyed(named.key_hash, named.fingerprint, self._once.seal(named, body_of_answer)),
+            month=month,
         )
         if not await self._acceptance.accept(message):
             assert named is not None  # noqa: S101 - only a key can be in use

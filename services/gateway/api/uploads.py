@@ -24,9 +24,9 @@ from aiohttp import web
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.api.instances import QuotaExceeded
 from services.gateway.api.once import IDEMPOTENCY_KEY
 from services.gateway.api.staging import MULTIPART, Room, Staged, Staging
+from services.gateway.domain.plans import QuotaExceeded
 from services.gateway.domain.principal import Principal, Scope
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import media

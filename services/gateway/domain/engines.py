@@ -54,25 +54,28 @@ class LinkedDeviceSettings(EngineSettings):
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A way to reach WhatsApp: what can be set, the limits that a new instance starts with, and
-    what it can do.
+    """A way to reach WhatsApp: what can be set, the limits that a new instance starts with, what it
+    can do, and whether its messages count against the plan.
     """
 
     name: str
     settings: type[EngineSettings]
     guard: Guard
     capabilities: frozenset[Capability]
+    metered: bool = True
 
 
 ENGINES: Final[Mapping[str, Engine]] = {
     engine.name: engine
     for engine in (
-        # Nobody's number is at risk in the sandbox, so nothing is limited there.
+        # Nobody's number is at risk in the sandbox, so nothing is limited there; and whoever tries
+        # things out with it must not use up their month.
         Engine(
             "sandbox",
             SandboxSettings,
             Guard(per_minute=0, per_hour=0, per_day=0),
             LINKED_DEVICE | {Capability.CLIENT_MESSAGE_ID},
+            metered=False,
         ),
         Engine("whatsmeow", LinkedDeviceSettings, Guard(), LINKED_DEVICE),
     )
@@ -83,6 +86,12 @@ def capabilities(engine: str) -> frozenset[Capability]:
     """What the engine can do; nothing if nobody knows it."""
     known = ENGINES.get(engine)
     return frozenset() if known is None else known.capabilities
+
+
+def metered(engine: str) -> bool:
+    """Whether what this engine sends counts against the plan."""
+    known = ENGINES.get(engine)
+    return known is None or known.metered
 
 
 def stored(settings: EngineSettings) -> dict[str, object]:

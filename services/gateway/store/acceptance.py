@@ -1,8 +1,9 @@
 """Accepting messages by the hundred: one statement, one commit, whoever sent them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -40,7 +41,8 @@ class Options(NamedTuple):
 class NewMessage(NamedTuple):
     """A message that is to be accepted: a tuple, because thousands are made every second.
 
-    ``id`` is a UUID as text, ``content`` JSON already. Texts without ``options`` and without an
+    ``id`` is a UUID as text, ``content`` JSON already. ``month`` is whose quota it counts against,
+    by its first day; without one it is free. Texts without ``options`` and without an
     idempotency key are a few columns only, which halves what their insertion costs here.
     """
 
@@ -53,11 +55,19 @@ class NewMessage(NamedTuple):
     type: str = "text"
     options: Options | None = None
     keyed: Keyed | None = None
+    month: date | None = None
 
     @property
     def tenant_id(self) -> UUID:
         """Whose it is."""
         return self.origin.tenant_id
+
+
+class Accepted(NamedTuple):
+    """For each message whether it was inserted; and what tenants have used in a month by now."""
+
+    flags: list[bool]
+    used: dict[tuple[UUID, date], int]
 
 
 # ``WITH ORDINALITY`` and the order make ``sequence`` follow the order of the batch. The id on the
@@ -93,17 +103,41 @@ _PLAIN = f"""
     ORDER BY m.place
 """  # noqa: S608 - constants of ours
 
+# Counters are locked in order, so that two processes which count for the same tenants wait for one
+# another and never deadlock.
+_USED = """
+    INSERT INTO gateway.message_usage AS u (tenant_id, month, accepted)
+    {counts}
+    ON CONFLICT (tenant_id, month) DO UPDATE SET accepted = u.accepted + excluded.accepted
+    RETURNING tenant_id, month, accepted
+"""
+_COUNTS = """
+    SELECT * FROM unnest($11::uuid[], $12::date[], $13::bigint[]) AS c (tenant_id, month, counted)
+    ORDER BY tenant_id, month
+"""
+_PLAIN_COUNTED = f"""
+    WITH used AS ({_USED.format(counts=_COUNTS)}), accepted AS ({_PLAIN})
+    SELECT tenant_id, month, accepted FROM used
+"""  # noqa: S608 - constants of ours
+
 # A key that is there already leaves its message out. One that has expired is taken over. Keys are
 # inserted in order, so that two processes which insert the same ones wait and never deadlock.
+_ACCEPTED = """
+    SELECT a.tenant_id, m.month, count(*)
+    FROM accepted a JOIN m ON m.id = a.id
+    WHERE m.month IS NOT NULL
+    GROUP BY a.tenant_id, m.month
+    ORDER BY a.tenant_id, m.month
+"""
 _ANY = f"""
     WITH m AS (
         SELECT * FROM unnest(
             $5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
             $11::text[], $12::text[], $13::smallint[], $14::text[], $21::uuid[],
-            $22::timestamptz[]
+            $22::timestamptz[], $23::date[]
         ) WITH ORDINALITY AS m (
             origin, id, chat, content, request_id, created_at, type, metadata, priority, on_unknown,
-            target_id, expires_at, place
+            target_id, expires_at, month, place
         )
     ),
     k AS (
@@ -136,30 +170,33 @@ _ANY = f"""
         FROM m JOIN ({_ORIGINS}) AS o ON o.place = m.origin
         WHERE NOT EXISTS (SELECT FROM refused r WHERE r.message_id = m.id)
         ORDER BY m.place
-        RETURNING id
-    )
-    SELECT message_id::text FROM refused
+        RETURNING id, tenant_id
+    ),
+    used AS ({_USED.format(counts=_ACCEPTED)})
+    SELECT message_id::text, NULL::uuid, NULL::date, NULL::bigint FROM refused
+    UNION ALL SELECT NULL, tenant_id, month, accepted FROM used
 """  # noqa: S608 - constants of ours
 
 _USUAL = Options()
 
 
-async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> list[bool]:
-    """Insert the messages and their keys; for each, whether it was: not if its key is in use.
+async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> Accepted:
+    """Insert the messages and their keys; a message whose key is in use is not inserted.
 
     No two of ``messages`` may carry the same key.
     """
     places: dict[Origin, int] = {}
     senders = [places.setdefault(message.origin, len(places) + 1) for message in messages]
     origins = [list(column) for column in zip(*places, strict=True)]
-    ids, _, chats, contents, requests, times, types, options, keys = zip(*messages, strict=True)
+    ids, _, chats, contents, requests, times, types, options, keys, months = zip(
+        *messages, strict=True
+    )
     columns = (*origins, senders, ids, chats, contents, requests, times)
     if not any(options) and not any(keys) and set(types) == {"text"}:
-        await connection.execute(_PLAIN, *columns)
-        return [True] * len(messages)
+        return Accepted([True] * len(messages), await _plain(connection, messages, columns))
     chosen = [option or _USUAL for option in options]
     keyed = [(message, key) for message in messages if (key := message.keyed) is not None]
-    refused = await connection.fetch(
+    rows = await connection.fetch(
         _ANY,
         *columns,
         types,
@@ -174,6 +211,22 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> l
         [message.created_at for message, _ in keyed],
         [option.target_id for option in chosen],
         [option.expires_at for option in chosen],
+        months,
     )
-    left_out = {row[0] for row in refused}
-    return [message.id not in left_out for message in messages]
+    left_out = {row[0] for row in rows if row[0] is not None}
+    used = {(row[1], row[2]): row[3] for row in rows if row[0] is None}
+    return Accepted([message.id not in left_out for message in messages], used)
+
+
+async def _plain(
+    connection: HotConnection, messages: Sequence[NewMessage], columns: Sequence[object]
+) -> dict[tuple[UUID, date], int]:
+    counts = Counter(
+        (message.tenant_id, message.month) for message in messages if message.month is not None
+    )
+    if not counts:
+        await connection.execute(_PLAIN, *columns)
+        return {}
+    tenants, months = zip(*counts, strict=True)
+    rows = await connection.fetch(_PLAIN_COUNTED, *columns, tenants, months, list(counts.values()))
+    return {(row[0], row[1]): row[2] for row in rows}

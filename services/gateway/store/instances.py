@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.domain.engines import metered
 from services.gateway.domain.principal import Scope
 from services.gateway.store.acceptance import Origin
 from shared.broker.topology import SHARDS
@@ -50,7 +51,10 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """What accepting a message must know about an instance. ``text`` is its id."""
+    """What accepting a message must know about an instance. ``text`` is its id.
+
+    ``plan`` and ``timezone`` are its tenant's, by name; ``metered`` is whether it uses up the plan.
+    """
 
     id: UUID
     text: str
@@ -58,6 +62,9 @@ class Sender:
     connected: bool
     status: str
     engine: str
+    plan: str
+    timezone: str
+    metered: bool
 
     @property
     def tenant_id(self) -> UUID:
@@ -194,8 +201,9 @@ async def senders(database: Database, ids: Sequence[UUID]) -> dict[UUID, Sender]
         rows = await connection.fetch(
             """
             SELECT i.id, i.tenant_id, i.shard, i.connected, coalesce(s.status, 'created'),
-                   coalesce(s.phone_number, i.phone_number, ''), i.engine
+                   coalesce(s.phone_number, i.phone_number, ''), i.engine, o.plan, o.timezone
             FROM gateway.instances i
+            JOIN gateway.organizations o ON o.id = i.tenant_id
             LEFT JOIN sessions.session_states s ON s.instance_id = i.id
             WHERE i.id = ANY ($1::uuid[]) AND i.deleted_at IS NULL
             """,
@@ -203,7 +211,15 @@ async def senders(database: Database, ids: Sequence[UUID]) -> dict[UUID, Sender]
         )
     return {
         row[0]: Sender(
-            row[0], str(row[0]), Origin(row[0], row[1], row[2], row[5]), row[3], row[4], row[6]
+            id=row[0],
+            text=str(row[0]),
+            origin=Origin(row[0], row[1], row[2], row[5]),
+            connected=row[3],
+            status=row[4],
+            engine=row[6],
+            plan=row[7],
+            timezone=row[8],
+            metered=metered(row[6]),
         )
         for row in rows
     }

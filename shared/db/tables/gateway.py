@@ -1,5 +1,6 @@
 """The gateway's tables: accounts, instances, keys, endpoints, idempotency and the event log."""
 
+from datetime import date
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
@@ -193,6 +194,24 @@ class EventLogRow(Base):
 
     id: Mapped[Small] = mapped_column(primary_key=True, autoincrement=False)
     forgotten_through: Mapped[int] = mapped_column(BigInteger)
+
+
+class MessageUsageRow(Base):
+    """How many messages a tenant has had accepted in a calendar month of its time zone.
+
+    ``month`` is that month's first day. ``warned_at`` is when the tenant was told that most of what
+    its plan allows is used.
+    """
+
+    __tablename__ = "message_usage"
+    __table_args__ = ({"schema": "gateway", "postgresql_with": {"fillfactor": "50"}},)
+
+    tenant_id: Mapped[UUID] = mapped_column(
+        ForeignKey("gateway.organizations.id"), primary_key=True
+    )
+    month: Mapped[date] = mapped_column(primary_key=True)
+    accepted: Mapped[int] = mapped_column(BigInteger)
+    warned_at: Mapped[Moment | None]
 
 
 class MediaRow(Base):

@@ -133,7 +133,10 @@ class Quota(ApiView):
 
 
 class MessageQuota(Quota):
-    """Messages sent in this calendar month of the organization's time zone."""
+    """Messages accepted in this calendar month of the organization's time zone.
+
+    Reactions, edits and revocations are not counted, nor is what sandbox instances send.
+    """
 
     resets_at: Instant
 
