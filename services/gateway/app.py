@@ -16,6 +16,7 @@ from services.gateway.api.chats import Chats
 from services.gateway.api.connections import Connections
 from services.gateway.api.contacts import Contacts
 from services.gateway.api.content import Contents
+from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.events import Events
 from services.gateway.api.express import ExpressText
 from services.gateway.api.feed import Feed
@@ -43,7 +44,7 @@ from services.gateway.api.tail import Tail
 from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
-from services.gateway.consumers import Consumers
+from services.gateway.consumers import Consumers, KeepDeadLetters
 from services.gateway.loops import (
     DispatchNews,
     EraseMedia,
@@ -51,11 +52,13 @@ from services.gateway.loops import (
     KeepFresh,
     NoteKeyUse,
     WarnOfQuotas,
+    WatchDeadLetters,
 )
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
 from shared.broker.port import Subscription
+from shared.broker.topology import TOPOLOGY
 from shared.clock import Clock
 from shared.media.store import MediaStore
 from shared.messaging import consumer
@@ -235,9 +238,15 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         stats=Stats(database=database, clock=clock),
         events=Events(database=database, feed=feed, clock=clock),
         sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
+        dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
         versions=Versions(commit=settings.commit),
     )
     consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)
+    buried = consumer.dead_letters(
+        KeepDeadLetters(database=database, ring=ring, clock=clock).keep,
+        broker=platform.broker,
+        metrics=metrics,
+    )
     app = web.Application()
     Edge(
         service="gateway",
@@ -296,6 +305,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             Loop(name="warn_of_quotas", run=warnings.run),
             Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
             Loop(
+                name="dead_letters",
+                run=WatchDeadLetters(database=database, clock=clock, metrics=metrics).run,
+            ),
+            Loop(
                 name="erase_media",
                 run=EraseMedia(database=database, store=store, clock=clock, metrics=metrics).run,
             ),
@@ -315,7 +328,11 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 receive=consumer.carried_events(consumers.events, metrics=metrics),
                 batch=100,
                 linger=timedelta(seconds=settings.linger),
-            )
+            ),
+            *(
+                Subscription(queue=queue.dead, receive=buried, batch=20)
+                for queue in TOPOLOGY.queues
+            ),
         ],
         listener=Listener(app=app, host=settings.host, port=settings.port),
     )

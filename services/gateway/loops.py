@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.plans import PLANS, month_at, warn_from
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.store import accounts, events, idempotency, media, usage
+from services.gateway.store import accounts, dead_letters, events, idempotency, media, usage
 from services.gateway.store.keys import KeyUses
 from services.gateway.store.usage import MonthUsage
 from shared.broker.port import Broker, Outgoing
@@ -154,6 +154,8 @@ class Forget:
 
     RHYTHM: Final = timedelta(minutes=1)
     PORTION: Final = 5_000
+    # How long it can be seen what became of a dead letter.
+    HANDLED: Final = timedelta(days=7)
 
     def __init__(
         self,
@@ -182,7 +184,10 @@ class Forget:
                 await self._clock.sleep(self.RHYTHM)
 
     async def step(self) -> int:
-        """Delete old events, expired answers and dead refresh tokens; returns how many events."""
+        """Delete old events, expired answers and dead refresh tokens; returns how many events.
+
+        Dead letters go a week after they were handled, and never before.
+        """
         now = self._clock.now()
         async with self._database.tx() as tx:
             forgotten = await events.forget(
@@ -192,7 +197,38 @@ class Forget:
             await idempotency.forget(tx, expired_before=now)
             # Kept a day longer than they are good for, to tell a late reuse from a wrong token.
             await accounts.forget_refresh_tokens(tx, expired_before=now - timedelta(days=1))
+            await dead_letters.forget(tx, handled_before=now - self.HANDLED, at_most=self.PORTION)
         return forgotten
+
+
+class WatchDeadLetters:
+    """Measures how many dead letters wait for somebody, and how long the oldest has."""
+
+    RHYTHM: Final = timedelta(seconds=15)
+
+    def __init__(self, *, database: Database, clock: Clock, metrics: GatewayMetrics) -> None:
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        while True:
+            try:
+                await self.step()
+            except Transient as error:
+                log.warning("dead_letters_not_measured", reason=error.message)
+            await self._clock.sleep(self.RHYTHM)
+
+    async def step(self) -> None:
+        """Measure once. Raises ``Transient``."""
+        async with self._database.tx() as tx:
+            number, oldest = await dead_letters.waiting(tx)
+        now = self._clock.now()
+        age = timedelta(0) if oldest is None else now - oldest
+        self._metrics.dead_letters.set(number)
+        self._metrics.dead_letter_age.set(max(0.0, age.total_seconds()))
+        self._metrics.loop_succeeded.labels("dead_letters").set(now.timestamp())
 
 
 class EraseMedia:

@@ -50,6 +50,16 @@ class GatewayMetrics(MessagingMetrics):
             ("question", "outcome"),
             registry=registry,
         )
+        self.dead_letters = Gauge(
+            "waypost_gateway_dead_letters",
+            "Dead letters that wait for somebody to decide; the same on every replica.",
+            registry=registry,
+        )
+        self.dead_letter_age = Gauge(
+            "waypost_gateway_dead_letter_oldest_age_seconds",
+            "How long the oldest of them has waited.",
+            registry=registry,
+        )
         self.events_logged = Counter(
             "waypost_gateway_events_logged_total", "Events added to the log.", registry=registry
         )

@@ -5,15 +5,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import lru_cache
 from typing import assert_never
 
 from shared.backoff import exponential
+from shared.broker.dead import REASON, Reason
 from shared.broker.port import Broker, Hearer, Incoming, Outcome, Outgoing, Subscription
 from shared.broker.receiving import LATER_DELAYS, Answer, Arrivals, ask, finished, owned, tell
-from shared.broker.topology import DELIVERY_LIMIT, TOPOLOGY, Binding, Queue, Topology
+from shared.broker.topology import DEAD, DELIVERY_LIMIT, TOPOLOGY, Binding, Queue, Topology
 from shared.errors import Transient, Unroutable
 
 LONGEST_RETRY_DELAY = timedelta(seconds=5)
@@ -24,15 +25,26 @@ class _Entry:
 
     ``children`` are what its receiver published while it ran. They belong to whoever waits for
     this entry, because the receiver itself did not wait for them (see ``MemoryBroker``).
+    ``died_at`` is, of a dead letter, at which attempt it became one.
     """
 
-    __slots__ = ("attempt", "children", "failure", "message", "queue", "settled", "withdrawn")
+    __slots__ = (
+        "attempt",
+        "children",
+        "died_at",
+        "failure",
+        "message",
+        "queue",
+        "settled",
+        "withdrawn",
+    )
 
     def __init__(self, message: Outgoing, queue: "_Queue") -> None:
         self.message = message
         self.queue = queue
         self.attempt = 0
         self.children: list[_Entry] = []
+        self.died_at = 0
         self.failure: Exception | None = None
         self.settled = asyncio.Event()
         self.withdrawn = False
@@ -50,10 +62,20 @@ class _Queue:
 
     def __init__(self, declared: Queue) -> None:
         self.name = declared.name
-        self.dead: list[Incoming] = []
+        self.dead = declared.dead
         self._one_at_a_time = declared.single_active_consumer
         self._unclaimed: deque[_Entry] = deque()
         self._receivers: deque[Arrivals[_Entry]] = deque()
+
+    @property
+    def waiting(self) -> Sequence[_Entry]:
+        """What nobody has received, oldest first."""
+        return tuple(self._unclaimed)
+
+    @property
+    def received(self) -> bool:
+        """Whether anybody receives from it."""
+        return bool(self._receivers)
 
     def put(self, entry: _Entry) -> None:
         if not self._receivers:
@@ -123,7 +145,9 @@ class MemoryBroker:
       and starting to count its attempts anew.
     * What a receiver publishes while it runs is not waited for there, since it could be waiting for
       itself; it is waited for by whoever published the message that is being received.
-    * Dead letters are kept in ``dead_letters``, for as long as the object lives.
+    * A dead letter whose queue has a receiver is waited for like what a receiver publishes: until
+      it is settled too, whoever published the message has it. Others are kept in ``dead_letters``,
+      for as long as the object lives.
 
     With ``raise_failures``, meant for tests, an exception of a receiver is not retried but raised
     in the publisher, so that a test fails with the cause and not with its consequence.
@@ -143,12 +167,16 @@ class MemoryBroker:
         self._retry_delay = retry_delay
         self._delivery_limit = delivery_limit
         self._queues = {queue.name: _Queue(queue) for queue in topology.queues}
+        self._queues |= {queue.dead: _Queue(Queue(queue.dead)) for queue in topology.queues}
         self._kinds = {exchange.name: exchange.kind for exchange in topology.exchanges}
+        self._kinds.setdefault(DEAD, "direct")
         self._bindings: dict[str, list[Binding]] = {name: [] for name in self._kinds}
         self._abandoned: dict[tuple[str, str], _Entry] = {}
         self._listeners: list[_Listener] = []
         for binding in topology.bindings:
             self._bindings[binding.exchange].append(binding)
+        for queue in topology.queues:
+            self._bindings[DEAD].append(Binding(queue.dead, DEAD, queue.dead))
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         entries: list[_Entry] = []
@@ -197,8 +225,9 @@ class MemoryBroker:
         return True
 
     def dead_letters(self, queue: str) -> Sequence[Incoming]:
-        """What could not be delivered, oldest first; ``attempt`` is the last one made."""
-        return tuple(self._queues[queue].dead)
+        """The dead letters of a queue that nobody received; ``attempt`` is the last one made."""
+        dead = self._queues[self._queues[queue].dead]
+        return tuple(replace(entry.incoming(), attempt=entry.died_at) for entry in dead.waiting)
 
     def _routed(self, message: Outgoing) -> list[_Queue]:
         bindings = self._bindings.get(message.exchange, ())
@@ -291,12 +320,12 @@ class MemoryBroker:
                 case Outcome.DONE:
                     self._finish(entry)
                 case Outcome.DEAD:
-                    self._bury(entry)
+                    self._bury(entry, Reason.REFUSED)
                 case Outcome.LATER:
                     entry.attempt -= 1
                     self._offer_again(entry, LATER_DELAYS * self._retry_delay)
                 case Outcome.RETRY if entry.attempt > self._delivery_limit:
-                    self._bury(entry)
+                    self._bury(entry, Reason.IN_VAIN)
                 case Outcome.RETRY:
                     self._retry(entry)
                 case _:
@@ -312,8 +341,14 @@ class MemoryBroker:
         loop = asyncio.get_running_loop()
         loop.call_later(delay.total_seconds(), entry.queue.put_back, entry)
 
-    def _bury(self, entry: _Entry) -> None:
-        entry.queue.dead.append(entry.incoming())
+    def _bury(self, entry: _Entry, reason: Reason) -> None:
+        headers = {**entry.message.headers, REASON: reason}
+        dead = self._enqueue(
+            replace(entry.message, headers=headers), self._queues[entry.queue.dead]
+        )
+        dead.died_at = entry.attempt
+        if dead.queue.received:
+            entry.children.append(dead)
         self._finish(entry)
 
     def _finish(self, entry: _Entry) -> None:

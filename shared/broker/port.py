@@ -94,6 +94,9 @@ class Broker(Protocol):
         after a delay without counting, so that no outage, however long, makes a dead letter. A
         receiver that raises is treated as ``RETRY`` for the whole batch. Survives every loss of the
         connection.
+
+        A dead-letter queue can be received from as well. Its messages say in their headers why
+        they are there (``dead.death_of``), and all but ``DONE`` means ``LATER`` for them.
         """
         ...
 

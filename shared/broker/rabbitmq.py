@@ -45,7 +45,6 @@ class RabbitBroker:
         self._retry_delay = retry_delay
         self._delivery_limit = delivery_limit
         self._exchanges = frozenset(exchange.name for exchange in topology.exchanges)
-        self._queues = frozenset(queue.name for queue in topology.queues)
         self._serving: set[asyncio.Task[None]] = set()
         self._publishing = Link(url, name=f"{name} publish", prepare=self._prepare_publishing)
         self._consuming = Link(url, name=f"{name} consume", prepare=_as_it_is)
@@ -100,12 +99,13 @@ class RabbitBroker:
 
     @asynccontextmanager
     async def subscribe(self, subscription: Subscription) -> AsyncIterator[None]:
-        if subscription.queue not in self._queues:
+        queue = self._topology.kept_by(subscription.queue)
+        if queue is None:
             raise ValueError(f"no queue {subscription.queue!r} in the topology")
         consumer = Consumer(
             subscription,
             link=self._consuming,
-            topology=only(self._topology, subscription.queue),
+            topology=only(self._topology, queue.name),
             delivery_limit=self._delivery_limit,
             retry_delay=self._retry_delay,
         )

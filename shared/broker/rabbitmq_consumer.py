@@ -1,15 +1,17 @@
 """One subscription to a RabbitMQ queue, whatever happens to queue, channel or connection."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection, DeliveredMessage
+from pamqp.common import FieldValue
 
 from shared.backoff import exponential
+from shared.broker.dead import AT, REASON, Reason
 from shared.broker.port import Incoming, Outcome, Subscription
 from shared.broker.rabbitmq_declare import declare
 from shared.broker.rabbitmq_link import Link, delay_after, translated
@@ -263,6 +265,20 @@ def incoming(message: DeliveredMessage, queue: str) -> Incoming:
         message_id=properties.message_id or "",
         type=properties.message_type or "",
         content_type=properties.content_type or "",
-        headers={name: value for name, value in headers.items() if isinstance(value, str)},
+        headers=_died(headers)
+        | {name: value for name, value in headers.items() if isinstance(value, str)},
         attempt=_attempt(message),
     )
+
+
+def _died(headers: Mapping[str, FieldValue]) -> dict[str, str]:
+    """What RabbitMQ tells of a dead letter's end, in our words; the latest end stands first.
+
+    https://www.rabbitmq.com/docs/dlx#effects
+    """
+    deaths = headers.get("x-death")
+    if not isinstance(deaths, list) or not deaths or not isinstance(deaths[0], dict):
+        return {}
+    told, at = deaths[0].get("reason"), deaths[0].get("time")
+    reason = Reason.REFUSED if told == "rejected" else Reason.IN_VAIN
+    return {REASON: reason} | ({AT: at.isoformat()} if isinstance(at, datetime) else {})

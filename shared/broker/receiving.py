@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from shared.broker.port import Hearer, Incoming, Outcome, Subscription
+from shared.broker.topology import DEAD_ENDING
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +98,8 @@ class Answer:
 async def ask(subscription: Subscription, messages: Sequence[Incoming]) -> Answer:
     """Hand a batch to the receiver. Whatever it raises means ``RETRY`` for all of it.
 
+    From a dead-letter queue nothing goes any further, so all but ``DONE`` means ``LATER`` there.
+
     Only a cancellation that is aimed at the calling task passes. A ``CancelledError`` that merely
     escapes from something the receiver awaited is a failure like any other: let through, it would
     end the subscription without a sound.
@@ -114,9 +117,15 @@ async def ask(subscription: Subscription, messages: Sequence[Incoming]) -> Answe
     except Exception as error:  # noqa: BLE001 - the edge: a receiver may raise anything
         failure = error
     else:
-        return Answer(outcomes)
+        return Answer(_bounded(subscription, outcomes))
     log.error("receiver_failed", queue=subscription.queue, messages=len(messages), exc_info=failure)
-    return Answer([Outcome.RETRY] * len(messages), failure)
+    return Answer(_bounded(subscription, [Outcome.RETRY] * len(messages)), failure)
+
+
+def _bounded(subscription: Subscription, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    if not subscription.queue.endswith(DEAD_ENDING):
+        return outcomes
+    return [one if one is Outcome.DONE else Outcome.LATER for one in outcomes]
 
 
 def tell(receive: Hearer, message: Incoming) -> None:

@@ -14,6 +14,8 @@ REPLIES = "waypost.replies"
 # News for every replica of a service, kept for nobody; the routing key is the service's name.
 NEWS = "waypost.news"
 DEAD = "waypost.dead"
+# What the names of dead-letter queues end in.
+DEAD_ENDING = ".dead"
 
 # A message that has been delivered this often without success goes to the dead-letter queue.
 # RabbitMQ 4 has the same default; 3.10 to 3.13 have none, so it is always set.
@@ -38,7 +40,7 @@ class Queue:
     @property
     def dead(self) -> str:
         """The name of the queue that takes what this one could not deliver."""
-        return f"{self.name}.dead"
+        return f"{self.name}{DEAD_ENDING}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,10 @@ class Topology:
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
     bindings: tuple[Binding, ...]
+
+    def kept_by(self, queue: str) -> Queue | None:
+        """The queue that ``queue`` is, or whose dead letters it takes, if it is either."""
+        return next((each for each in self.queues if queue in {each.name, each.dead}), None)
 
 
 def shard_queue(shard: int) -> str:
@@ -92,6 +98,9 @@ def _topology() -> Topology:
             Binding("dispatcher.nudges", COMMANDS, "dispatcher.nudges"),
             Binding("dispatcher.commands", COMMANDS, "dispatcher"),
             Binding("webhooks.commands", COMMANDS, "webhooks"),
+            # Each queue by its own name too: a dead letter goes back to where it came from, and
+            # to nobody who has handled the same message already.
+            *(Binding(name, COMMANDS, name) for name in named if name != "dispatcher.nudges"),
             *(Binding(name, COMMANDS, name) for name in shards),
             Binding("dispatcher.events", BATCHES, "message.received"),
             Binding("dispatcher.events", BATCHES, "message.edited"),

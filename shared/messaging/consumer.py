@@ -4,12 +4,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from shared.broker.port import Incoming, Outcome, Receiver
+from shared.broker.port import Broker, Incoming, Outcome, Outgoing, Receiver
+from shared.broker.topology import DEAD, DELIVERY_LIMIT
 from shared.contracts import envelope
 from shared.contracts.commands import COMMANDS
 from shared.contracts.envelope import Carried, Emitted
 from shared.contracts.model import Command
-from shared.errors import Away, Rejected, Transient
+from shared.errors import Away, Rejected, Transient, Unroutable
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 
@@ -83,6 +84,51 @@ def carried_events(
 ) -> Receiver:
     """Like ``events``, for services that pass events on or count them without looking inside."""
     return _together(_all_of(envelope.carried_batch, handler), metrics)
+
+
+def dead_letters(handle: Handle, *, broker: Broker, metrics: MessagingMetrics) -> Receiver:
+    """A receiver for dead-letter queues, which lets nothing go but what ``handle`` has taken.
+
+    RabbitMQ 4 throws away what was given back to such a queue too often, as happens when processes
+    die while the database is away. So a letter that comes near goes to the end of its queue anew.
+    """
+
+    async def receive(messages: Sequence[Incoming]) -> list[Outcome]:
+        error = await _error_of(handle, messages)
+        if error is None or len(messages) == 1 or isinstance(error, Away):
+            return [await outcome(message, error) for message in messages]
+        return [await outcome(one, await _error_of(handle, [one])) for one in messages]
+
+    async def outcome(message: Incoming, error: Exception | None) -> Outcome:
+        if error is None:
+            metrics.handled.labels("dead", Outcome.DONE).inc()
+            return Outcome.DONE
+        metrics.handled.labels("dead", Outcome.LATER).inc()
+        if isinstance(error, Transient):
+            log.warning("dead_letter_postponed", queue=message.queue, reason=error.message)
+        else:
+            log.error("dead_letter_not_kept", queue=message.queue, exc_info=error)
+        if message.attempt <= DELIVERY_LIMIT // 2:
+            return Outcome.LATER
+        return await renewed(message)
+
+    async def renewed(message: Incoming) -> Outcome:
+        again = Outgoing(
+            exchange=DEAD,
+            routing_key=message.queue,
+            body=message.body,
+            message_id=message.message_id,
+            type=message.type,
+            content_type=message.content_type,
+            headers=message.headers,
+        )
+        try:
+            await broker.publish([again])
+        except (Transient, Unroutable):
+            return Outcome.LATER
+        return Outcome.DONE
+
+    return receive
 
 
 def _all_of(
@@ -163,10 +209,21 @@ def _outcome(
             log.warning("messages_postponed", queue=queue, reason=error.message)
         case Rejected():
             outcome = Outcome.DEAD
-            log.error("messages_refused", queue=queue, reason=error.message, exc_info=error)
+            log.error(
+                "messages_refused",
+                queue=queue,
+                message_id=messages[0].message_id,
+                reason=error.message,
+                exc_info=error,
+            )
         case _:
             outcome = Outcome.RETRY
-            log.error("message_handler_failed", queue=queue, exc_info=error)
+            log.error(
+                "message_handler_failed",
+                queue=queue,
+                message_id=messages[0].message_id,
+                exc_info=error,
+            )
     duration = time.perf_counter() - started
     metrics.handled.labels(queue.split(".")[0], outcome).inc(len(messages))
     metrics.handling_seconds.observe(duration)

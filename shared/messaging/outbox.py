@@ -26,6 +26,7 @@ from shared.nudge import Nudge
 log = get_logger()
 
 CLAIM_LIMIT: Final = 500
+JSON: Final = "application/json"
 # An event is about 1 KB, so a batch stays far below what RabbitMQ carries with ease.
 BATCH_LIMIT: Final = 200
 IDLE: Final = timedelta(seconds=1)
@@ -37,7 +38,7 @@ FRESH_LIMIT: Final = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One row of an outbox."""
+    """One row of an outbox. A ``batch`` is of events, and goes to one queue alone."""
 
     id: UUID
     kind: str
@@ -249,7 +250,7 @@ def outgoing(rows: Sequence[Pending]) -> list[Outgoing]:
     messages = []
     batches: dict[str, list[Pending]] = {}
     for row in rows:
-        if row.kind == "command":
+        if row.kind != "event":
             messages.append(
                 Outgoing(
                     exchange=COMMANDS,
@@ -257,6 +258,7 @@ def outgoing(rows: Sequence[Pending]) -> list[Outgoing]:
                     body=row.body,
                     message_id=str(row.id),
                     type=row.name,
+                    content_type=JSON if row.kind == "command" else envelope.BATCH,
                 )
             )
             continue

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from shared.broker.dead import Reason, death_of
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Incoming, Outcome, Outgoing, Subscription
 from shared.errors import Transient, Unroutable
@@ -406,6 +407,68 @@ async def test_a_dead_message_is_not_delivered_again(
 
     assert dead == b"bad"
     assert inbox.bodies == ["bad", "good"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [(Outcome.DEAD, Reason.REFUSED), (Outcome.RETRY, Reason.IN_VAIN)],
+)
+async def test_a_dead_letter_is_received_with_what_it_died_of(
+    broker: Broker, names: Names, outcome: Outcome, reason: Reason
+) -> None:
+    inbox, dead = Inbox(lambda _: outcome), Inbox()
+
+    async with (
+        broker.subscribe(Subscription(queue=f"{names.queue}.dead", receive=dead)),
+        broker.subscribe(Subscription(queue=names.queue, receive=inbox)),
+    ):
+        await broker.publish([replace(names.message("bad"), message_id="7", type="example")])
+        await dead.received(1)
+
+    [letter] = dead.messages
+    assert (letter.body, letter.message_id, letter.type) == (b"bad", "7", "example")
+    assert letter.queue == f"{names.queue}.dead"
+    assert death_of(letter).reason is reason
+
+
+@pytest.mark.parametrize("answer", [Outcome.DEAD, Outcome.RETRY, Outcome.LATER])
+async def test_a_dead_letter_leaves_only_when_its_receiver_is_done(
+    broker: Broker, names: Names, answer: Outcome
+) -> None:
+    repeats = DELIVERY_LIMIT + 3
+    letters: list[Incoming] = []
+    done = asyncio.Event()
+
+    async def bury(messages: Sequence[Incoming]) -> list[Outcome]:
+        letters.extend(messages)
+        if len(letters) < repeats:
+            return [answer] * len(messages)
+        done.set()
+        return [Outcome.DONE] * len(messages)
+
+    refusing = Inbox(lambda _: Outcome.DEAD)
+    async with (
+        broker.subscribe(Subscription(queue=f"{names.queue}.dead", receive=bury)),
+        broker.subscribe(Subscription(queue=names.queue, receive=refusing)),
+    ):
+        await broker.publish([names.message("bad")])
+        async with asyncio.timeout(10):
+            await done.wait()
+
+    assert {letter.body for letter in letters} == {b"bad"}
+    assert len(letters) == repeats
+
+
+async def test_dead_letters_of_before_are_received(broker: Broker, names: Names) -> None:
+    refusing, dead = Inbox(lambda _: Outcome.DEAD), Inbox()
+    async with broker.subscribe(Subscription(queue=names.queue, receive=refusing)):
+        await broker.publish([names.message("bad")])
+        await refusing.received(1)
+
+    async with broker.subscribe(Subscription(queue=f"{names.queue}.dead", receive=dead)):
+        await dead.received(1)
+
+    assert dead.bodies == ["bad"]
 
 
 async def test_each_message_of_a_batch_has_its_own_outcome(

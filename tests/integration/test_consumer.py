@@ -1,6 +1,7 @@
 """Consumers: what becomes of a message that is handled, refused, failed at or put off."""
 
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -22,6 +23,7 @@ from shared.errors import Away, Rejected, Transient
 from shared.ids import new_id
 from shared.messaging import consumer, inbox
 from shared.metrics import MessagingMetrics
+from tests.support.broker import Inbox
 from tests.support.builders import NOON
 
 DONE, RETRY, DEAD = Outcome.DONE, Outcome.RETRY, Outcome.DEAD
@@ -428,3 +430,57 @@ async def test_over_a_broker_the_dead_are_buried_and_the_others_come_again(
         await broker.publish([bad, good])
     assert scanned == [command.instance_id]
     assert [dead.message_id for dead in broker.dead_letters("here")] == ["2"]
+
+
+# Dead letters
+
+
+def a_dead_letter(body: bytes = b"7", *, attempt: int = 1) -> Incoming:
+    """A message in a dead-letter queue."""
+    return replace(incoming(body, attempt=attempt), queue="here.dead", headers={"why": "bad"})
+
+
+async def test_a_dead_letter_that_cannot_be_kept_holds_up_no_other(
+    metrics: MessagingMetrics,
+) -> None:
+    kept: list[bytes] = []
+
+    async def keep(messages: Sequence[Incoming]) -> None:
+        if any(message.body == b"poison" for message in messages):
+            raise ValueError("a defect of ours")
+        kept.extend(message.body for message in messages)
+
+    receive = consumer.dead_letters(keep, broker=MemoryBroker(), metrics=metrics)
+    outcomes = await receive([a_dead_letter(b"1"), a_dead_letter(b"poison"), a_dead_letter(b"2")])
+    assert outcomes == [DONE, Outcome.LATER, DONE]
+    assert kept == [b"1", b"2"]
+
+
+async def test_a_dead_letter_that_was_given_back_often_begins_anew(
+    metrics: MessagingMetrics,
+) -> None:
+    """RabbitMQ 4 would throw it away after twenty deliveries."""
+
+    async def keep(_messages: Sequence[Incoming]) -> None:
+        raise Away("the database is away")
+
+    topology = Topology((), (Queue("here"),), ())
+    broker = MemoryBroker(topology)
+    inbox = Inbox()
+    receive = consumer.dead_letters(keep, broker=broker, metrics=metrics)
+    assert await receive([a_dead_letter(attempt=10)]) == [Outcome.LATER]
+    async with broker.subscribe(Subscription(queue="here.dead", receive=inbox)):
+        assert await receive([a_dead_letter(attempt=11)]) == [DONE]
+    [again] = inbox.messages
+    assert (again.body, again.attempt, again.headers) == (b"7", 1, {"why": "bad"})
+
+
+async def test_a_dead_letter_stays_where_it_is_when_it_cannot_begin_anew(
+    metrics: MessagingMetrics,
+) -> None:
+    async def keep(_messages: Sequence[Incoming]) -> None:
+        raise Away("the database is away")
+
+    nowhere = MemoryBroker(Topology((), (), ()))
+    receive = consumer.dead_letters(keep, broker=nowhere, metrics=metrics)
+    assert await receive([a_dead_letter(attempt=11)]) == [Outcome.LATER]

@@ -142,6 +142,15 @@ class Gateway:
         )
         return self.with_token(answer.data["token"]), answer.data
 
+    async def operator(self, email: str = "grace@example.com") -> Customer:
+        """Somebody who runs the platform, logged in."""
+        await self.register(email)
+        await self.sql.execute("UPDATE gateway.users SET role = 'operator' WHERE email = $1", email)
+        login = await self.stranger().post(
+            "/api/auth/login", {"email": email, "password": PASSWORD}
+        )
+        return self.with_token(login.data["token"])
+
     async def key(self, instance: UUID, tenant: UUID, **given: Any) -> tuple[Customer, UUID]:
         """A key of an instance, and its id."""
         issued = issue_key(KeyKind.INSTANCE)

@@ -66,3 +66,8 @@ def scope_of(principal: Principal) -> Scope:
     if principal.role in SEES_ALL:
         return Scope(principal.tenant_id)
     return Scope(principal.tenant_id, frozenset())
+
+
+def tenant_of_concern(principal: Principal) -> UUID | None:
+    """Whose affairs ``principal`` looks after: of one tenant, or as an operator everybody's."""
+    return None if principal.role is Role.OPERATOR else principal.tenant_id

@@ -35,8 +35,9 @@ class Base(DeclarativeBase):
 class OutboxColumns:
     """A message that is committed with its cause and leaves once the broker has confirmed it.
 
-    ``kind`` is ``event`` or ``command``; ``name`` is the event's name or the command's type;
-    ``routing_key`` is where a command goes, or the key that subscribers bind to.
+    ``kind`` is ``event``, ``command``, or ``batch`` for events that go to one queue alone;
+    ``name`` is the event's name or the command's type; ``routing_key`` is where a command goes, or
+    the key that subscribers bind to.
     """
 
     seq: Mapped[Sequence]

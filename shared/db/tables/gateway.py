@@ -246,6 +246,44 @@ class MediaRow(Base):
     erased_at: Mapped[Moment | None]
 
 
+class DeadLetterRow(Base):
+    """What a service could not process: a command, or one event.
+
+    ``kind`` is how it goes back, as in an outbox. ``tenant_id`` and ``instance_id`` are set if it
+    concerns one of them alone. ``times`` is how often it has died. ``sealed`` is the body, which
+    nobody reads here; it is gone once somebody has ``handled`` the letter.
+    """
+
+    __tablename__ = "dead_letters"
+    __table_args__ = (
+        Index("ix_dead_letters_waiting", "died_at", "id", postgresql_where=text("handled IS NULL")),
+        Index(None, "tenant_id", "died_at", "id"),
+        Index(
+            "ix_dead_letters_handled",
+            "handled_at",
+            postgresql_where=text("handled_at IS NOT NULL"),
+        ),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    queue: Mapped[Word]
+    message_id: Mapped[Ref]
+    kind: Mapped[Word]
+    type: Mapped[Word]
+    tenant_id: Mapped[UUID | None]
+    instance_id: Mapped[UUID | None]
+    reason: Mapped[Word]
+    why: Mapped[Word]
+    size: Mapped[int]
+    times: Mapped[int]
+    first_died_at: Mapped[Moment]
+    died_at: Mapped[Moment]
+    sealed: Mapped[bytes | None]
+    handled: Mapped[Word | None]
+    handled_at: Mapped[Moment | None]
+
+
 class GatewayOutboxRow(OutboxColumns, Base):
     """What the gateway has promised to tell."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from services.gateway.api.accounts import Accounts
 from services.gateway.api.connections import Connections
+from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.events import Events
 from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
@@ -48,6 +49,7 @@ class Handlers:
     stats: Stats
     events: Events
     sandbox: Sandbox
+    dead_letters: DeadLetters
     versions: Versions
 
 
@@ -66,5 +68,11 @@ def table(handlers: Handlers) -> Sequence[Route]:
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),
         *webhooks.routes(handlers.webhook),
-        *operation.routes(handlers.stats, handlers.events, handlers.sandbox, handlers.versions),
+        *operation.routes(
+            handlers.stats,
+            handlers.events,
+            handlers.sandbox,
+            handlers.dead_letters,
+            handlers.versions,
+        ),
     )

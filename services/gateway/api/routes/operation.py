@@ -2,8 +2,15 @@
 
 from collections.abc import Sequence
 
+from services.gateway.api.dead_letters import (
+    DeadLetters,
+    DeadLettersQuery,
+    DeadLetterView,
+    Requeued,
+)
 from services.gateway.api.events import Events, EventsQuery, EventView
 from services.gateway.api.sandbox import Inbound, InboundView, Sandbox
+from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import Asked
 from services.gateway.api.stats import Stats, StatsQuery, StatsView
 from services.gateway.api.version import Versions, VersionView
@@ -13,7 +20,13 @@ from shared.web.routes import Route
 _SANDBOXED = "/api/sandbox/instances/{id}"
 
 
-def routes(stats: Stats, events: Events, sandbox: Sandbox, versions: Versions) -> Sequence[Route]:
+def routes(
+    stats: Stats,
+    events: Events,
+    sandbox: Sandbox,
+    dead_letters: DeadLetters,
+    versions: Versions,
+) -> Sequence[Route]:
     """What is left."""
     return (
         Route(
@@ -70,6 +83,7 @@ def routes(stats: Stats, events: Events, sandbox: Sandbox, versions: Versions) -
             limited=True,
             errors=("CONFLICT", "INSTANCE_NOT_READY"),
         ),
+        *_dead_letters(dead_letters),
         Route(
             method="GET",
             path="/api/version",
@@ -79,5 +93,52 @@ def routes(stats: Stats, events: Events, sandbox: Sandbox, versions: Versions) -
             permission=None,
             response=VersionView,
             limited=True,
+        ),
+    )
+
+
+def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
+    return (
+        Route(
+            method="GET",
+            path="/api/dead-letters",
+            handler=dead_letters.page,
+            summary="What could not be processed, the latest first",
+            description="Commands and events that a service has refused, or tried in vain. Their "
+            "content is sealed and never shown. The platform's operator sees all; others see those "
+            "that concern their organization alone.",
+            tag="Operation",
+            permission=Needs.ORGANIZATION,
+            query=DeadLettersQuery,
+            response=DeadLetterView,
+            paginated=True,
+            limited=True,
+        ),
+        Route(
+            method="POST",
+            path="/api/dead-letters/{id}/requeue",
+            handler=dead_letters.requeue,
+            summary="Put a dead letter back into its queue",
+            description="Repair the cause first. It is delivered as if for the first time; should "
+            "it die again, it is back in the list and `times` has grown. Asking twice puts it back "
+            "once.",
+            tag="Operation",
+            permission=Needs.ORGANIZATION,
+            response=Requeued,
+            status=202,
+            limited=True,
+            errors=("CONFLICT",),
+        ),
+        Route(
+            method="DELETE",
+            path="/api/dead-letters/{id}",
+            handler=dead_letters.delete,
+            summary="Throw a dead letter away",
+            description="Its content is gone for good. That it was there can be seen for a week.",
+            tag="Operation",
+            permission=Needs.ORGANIZATION,
+            response=Deleted,
+            limited=True,
+            errors=("CONFLICT",),
         ),
     )
