@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import asyncpg
@@ -99,21 +98,22 @@ class Trial(Protocol):
     """An engine on trial, with power over the WhatsApp that it speaks to.
 
     ``contact`` is the address of somebody there who does what the trial says, ``nobody`` the digits
-    of a number that is not on WhatsApp, ``unpaired`` the settings of an instance whose pairing
-    waits for the trial.
+    of a number that is not on WhatsApp.
     """
 
     engine: Engine
     contact: str
     nobody: str
-    unpaired: Mapping[str, object]
 
     def watched(self, sink: EngineSink) -> EngineSink:
         """The sink to give to the engine, so that new devices are linked as they ask for it."""
         ...
 
-    async def unopened(self) -> Opening:
-        """A session that nobody has opened, under a lease that is valid."""
+    async def unopened(self, *, scanned: bool = True) -> Opening:
+        """A session that nobody has opened, under a lease that is valid.
+
+        Unless it is ``scanned``, no phone scans the codes that it will show.
+        """
         ...
 
     async def say(
@@ -145,8 +145,8 @@ class Trial(Protocol):
         """The first ``count`` things that an instance has sent to the contact."""
         ...
 
-    async def enter(self, opening: Opening, code: str) -> None:
-        """Have somebody type a pairing code into a phone."""
+    async def enter(self, opening: Opening, code: str, number: str) -> None:
+        """Have somebody type a pairing code into the phone that has a number."""
         ...
 
 
@@ -155,7 +155,6 @@ class SandboxTrial:
 
     contact = "12025550142@s.whatsapp.net"
     nobody = "12025550101"
-    unpaired: Mapping[str, object] = MappingProxyType({"autoScan": False})
 
     def __init__(self, database: Database, store: MediaStore, url: str) -> None:
         self._database = database
@@ -169,13 +168,13 @@ class SandboxTrial:
     def watched(self, sink: EngineSink) -> EngineSink:
         return sink
 
-    async def unopened(self) -> Opening:
+    async def unopened(self, *, scanned: bool = True) -> Opening:
         return Opening(
             instance_id=new_id(),
             tenant_id=new_id(),
             lease=await take_shard(self._database),
             phone_number=None,
-            settings={},
+            settings={} if scanned else {"autoScan": False},
         )
 
     async def say(
@@ -232,7 +231,7 @@ class SandboxTrial:
         assert len(rows) == count
         return [await self._seen(opening, orjson.loads(row[0]), recipient=row[1]) for row in rows]
 
-    async def enter(self, opening: Opening, code: str) -> None:
+    async def enter(self, opening: Opening, code: str, number: str) -> None:
         self._sandbox.scan(opening.instance_id)
 
     async def _seen(self, opening: Opening, body: dict[str, Any], *, recipient: str) -> Arrived:
@@ -579,13 +578,13 @@ async def test_who_has_left_a_group_is_not_in_it(trial: Trial, sink: Sink) -> No
 
 
 async def test_a_code_links_the_phone_that_it_is_typed_into(trial: Trial, sink: Sink) -> None:
-    opening = replace(await trial.unopened(), settings=trial.unpaired)
+    opening = await trial.unopened(scanned=False)
     await trial.engine.open(opening)
     await sink.first(Qr, opening.instance_id)
     said = await trial.engine.ask(opening.instance_id, PairByCode(phone_number="+12025550177"))
     assert isinstance(said, PairingCode)
     assert re.fullmatch(r"[1-9A-Z]{4}-[1-9A-Z]{4}", said.code)
-    await trial.enter(opening, said.code)
+    await trial.enter(opening, said.code, "+12025550177")
     paired = await sink.first(Paired, opening.instance_id)
     assert paired.phone_number == "+12025550177"
     await sink.first(Connected, opening.instance_id)

@@ -92,17 +92,23 @@ def an_engine(
 
 @dataclass
 class Scanning:
-    """A sink in front of another, that has a phone scan each code that is shown."""
+    """A sink in front of another, that has a phone scan each code that is shown.
+
+    None while ``scan`` is false, and never those of the instances that are ``unscanned``.
+    """
 
     whatsapp: WhatsApp
     inner: Sink
     numbers: dict[UUID, str] = field(default_factory=dict)
     scan: bool = True
+    unscanned: set[UUID] = field(default_factory=set)
 
     async def __call__(self, events: Sequence[EngineEvent]) -> Sequence[bool]:
         taken = await self.inner(events)
         for event, was in zip(events, taken, strict=True):
-            if self.scan and was and isinstance(event, Qr):
+            if not (self.scan and was and isinstance(event, Qr)):
+                continue
+            if event.instance_id not in self.unscanned:
                 number = self.numbers.setdefault(event.instance_id, a_number())
                 with suppress(TooLate):  # the session was closed meanwhile
                     await self.whatsapp.scan(number, event.code)

@@ -175,6 +175,27 @@ class Contact:
                 f"but: {list(self.heard)}"
             ) from None
 
+    async def hears(
+        self,
+        matching: Callable[[Heard], bool],
+        count: int = 1,
+        *,
+        within: float = PATIENCE,
+    ) -> Sequence[Heard]:
+        """The first ``count`` that match, heard already or still to come; they stay for others."""
+        try:
+            async with asyncio.timeout(within):
+                while len(found := [heard for heard in self.heard if matching(heard)]) < count:
+                    self._news.clear()
+                    assert self._process.returncode is None, f"{self.name} ended; see {self._log}"
+                    await self._news.wait()
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} did not hear {count} of that within {within:g} s, "
+                f"but: {list(self.heard)}"
+            ) from None
+        return found[:count]
+
     async def receipt(self, kind: str, message: str, *, within: float = PATIENCE) -> Heard:
         """Take out the first receipt of a kind for a message that it sent."""
         return await self.next(
