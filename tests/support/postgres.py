@@ -3,23 +3,16 @@
 import asyncio
 import itertools
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 
-from shared.runtime.embedded_postgres import EmbeddedPostgres
+from tests.support import postgres_server
 from tests.support.eventually import eventually
 from tests.support.runs import RUN, abandoned
-
-_LOCAL = "postgresql://postgres@127.0.0.1:5432/postgres"
-# Nothing that a test has written must survive the machine.
-_HASTY = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres:
@@ -37,7 +30,8 @@ class Postgres:
     async def database(self, *, template: str = "template0") -> AsyncIterator[str]:
         """A new database like ``template``; yields its URL, and fails if it is left in use."""
         name = f"{RUN}{next(self._numbers)}"
-        await self._do(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        # Files are copied faster than the log of their pages is written.
+        await self._do(f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY file_copy')
         try:
             yield self.url_of(name)
             await self._quiet(name)
@@ -101,37 +95,11 @@ class Postgres:
 
 @contextmanager
 def running() -> Iterator[Postgres]:
-    """The server of ``DATABASE_URL``, else one that runs here, else one of our own."""
-    with _found() as url:
+    """The server of ``DATABASE_URL``, else one of the run's own."""
+    if url := os.environ.get("DATABASE_URL"):
         server = Postgres(url)
         asyncio.run(server.forget_abandoned())
         yield server
-
-
-@contextmanager
-def _found() -> Iterator[str]:
-    if url := os.environ.get("DATABASE_URL"):
-        yield url
-    elif asyncio.run(_answers(_LOCAL)):
-        yield _LOCAL
-    else:
-        # Directly below the folder for temporary files, which every account may pass.
-        folder = Path(tempfile.mkdtemp(prefix="waypost-tests-"))
-        server = EmbeddedPostgres(folder, settings=_HASTY)
-        try:
-            server.start()
-            yield server.url
-        finally:
-            server.stop()
-            shutil.rmtree(folder)
-
-
-async def _answers(url: str) -> bool:
-    """Whether a superuser's connection is to be had there without a password."""
-    try:
-        connection = await asyncpg.connect(url, timeout=3)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
-    superuser = await connection.fetchval("SELECT current_setting('is_superuser') = 'on'")
-    await connection.close()
-    return bool(superuser)
+        return
+    with postgres_server.started() as url:
+        yield Postgres(url)
