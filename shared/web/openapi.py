@@ -7,6 +7,8 @@ only the rest is declared by hand.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
@@ -28,6 +30,7 @@ _JSON = "application/json"
 _SCHEMAS = "#/components/schemas/"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[^{}]*(?:\{[^{}]*\}[^{}]*)*)?\}")
 _NO_CONTENT = 204
+_Place: TypeAlias = tuple[TypeForm[object], JsonSchemaMode]
 
 
 def document(routes: Sequence[Route], *, title: str, version: str, description: str) -> JsonObject:
@@ -64,7 +67,7 @@ class _Models:
     """The schemas of every type that the routes name, and where to find each."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        wanted: dict[tuple[TypeForm[object], JsonSchemaMode], None] = {}
+        wanted: dict[_Place, None] = {}
         for route in routes:
             for model in (route.request, route.form, route.query):
                 if model is not None:
@@ -72,19 +75,9 @@ class _Models:
             if route.response is not None:
                 wanted[route.response, "serialization"] = None
         self._places = list(wanted)
-        schemas, defined = TypeAdapter.json_schemas(
-            [
-                (str(place), mode, TypeAdapter[object](kind))
-                for place, (kind, mode) in enumerate(self._places)
-            ],
-            by_alias=True,
-            ref_template=_SCHEMAS + "{model}",
-        )
+        schemas, definitions = _generated(tuple(self._places))
         self._schemas = schemas
-        definitions = defined.get("$defs")
-        self.components: JsonObject = {**OWN_SCHEMAS}
-        if is_object(definitions):
-            self.components.update(definitions)
+        self.components: JsonObject = {**OWN_SCHEMAS, **definitions}
 
     def schema(self, kind: TypeForm[object], mode: JsonSchemaMode) -> JsonObject:
         return self._schemas[str(self._places.index((kind, mode))), mode]
@@ -97,6 +90,26 @@ class _Models:
 
     def example(self, schema: JsonObject) -> object:
         return example_of(schema, self.components)
+
+
+@lru_cache(maxsize=4)
+def _generated(
+    places: tuple[_Place, ...],
+) -> tuple[Mapping[tuple[str, JsonSchemaMode], JsonObject], JsonObject]:
+    """The schema of each place, and the definitions they refer to; both shared by who asks again.
+
+    It takes longer than all else that a gateway does to start, and tests start hundreds.
+    """
+    schemas, defined = TypeAdapter.json_schemas(
+        [
+            (str(place), mode, TypeAdapter[object](kind))
+            for place, (kind, mode) in enumerate(places)
+        ],
+        by_alias=True,
+        ref_template=_SCHEMAS + "{model}",
+    )
+    definitions = defined.get("$defs")
+    return schemas, definitions if is_object(definitions) else {}
 
 
 def _operation(route: Route, path: str, models: _Models) -> JsonObject:
