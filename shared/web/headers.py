@@ -45,7 +45,7 @@ _PREFLIGHT = {
 }
 _EXPOSED = (
     "X-Request-Id, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
-    "Idempotency-Replayed, Content-Disposition"
+    "Idempotency-Replayed, Content-Disposition, Content-Range, ETag"
 )
 
 
