@@ -230,6 +230,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             database=database,
             once=once,
             relay=relay,
+            ring=ring,
             policy=settings.webhook_policy,
             test_deadline=timedelta(seconds=settings.webhook_test_seconds),
             limits=limits,

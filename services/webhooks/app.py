@@ -70,7 +70,7 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
     worker = Worker(
         name=name,
         client=client,
-        poster=Poster(client=client, clock=clock, version=settings.version),
+        poster=Poster(client=client, ring=settings.key_ring, clock=clock, version=settings.version),
         lanes=lanes,
         ledger=ledger,
         database=database,

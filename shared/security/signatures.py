@@ -15,6 +15,9 @@ from typing import Literal
 PREFIX = "whsec_"
 TOLERANCE = timedelta(minutes=5)
 
+# Where an endpoint's secret is sealed: the table of its ``Place``.
+SECRETS = "gateway.webhooks"
+
 _SECRET_BYTES = 32
 _SCHEME = "v1"
 

@@ -7,10 +7,13 @@ from uuid import UUID
 
 from shared.contracts import commands
 from shared.ids import new_id
+from shared.security.sealing import Place
+from shared.security.signatures import SECRETS
 from tests.support import gateway as gateway_support
 from tests.support.builders import an_instance
 from tests.support.customer import Answer
 from tests.support.gateway import Gateway, Sender
+from tests.support.keys import RING
 
 NEW = {"url": "https://example.com/hook", "events": ["message.*", "instance.connected"]}
 
@@ -28,7 +31,9 @@ async def test_the_secret_is_seen_once(gateway: Gateway, sender: Sender) -> None
     row = await gateway.row("SELECT * FROM gateway.webhooks")
     assert row["is_primary"] is True
     assert row["instance_id"] == sender.instance
-    assert row["secret"] == made.data["secret"]
+    assert row["secret"] is None
+    place = Place(sender.tenant, SECRETS, made.data["id"])
+    assert RING.open(row["secret_sealed"], place).decode() == made.data["secret"]
 
 
 async def test_user_and_key_mean_the_same_webhook(gateway: Gateway) -> None:

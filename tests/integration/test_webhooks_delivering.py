@@ -14,9 +14,11 @@ from shared.broker.topology import BATCHES
 from shared.clock import SystemClock
 from shared.contracts.events import InstanceConnected
 from shared.ids import new_id
+from shared.security.sealing import Key, KeyRing
 from shared.security.signatures import new_secret, verify_hex
 from tests.support.builders import an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.keys import KEYS
 from tests.support.webhooks import Receiver, World, an_event, receiver, world
 
 __all__ = ["receiver", "world"]
@@ -43,6 +45,43 @@ async def test_an_event_arrives_as_the_documented_body(world: World, receiver: R
     assert delivery["state"] == "delivered"
     assert delivery["body"] == got.body
     assert str(delivery["message_id"]) == event.subject
+
+
+async def test_a_secret_from_before_they_were_sealed_still_signs(
+    world: World, receiver: Receiver
+) -> None:
+    async with world.running() as parts:
+        endpoint = await world.endpoint(receiver.url)
+        await world.sql.execute(
+            "UPDATE gateway.webhooks SET secret = 'whsec_MTIz', secret_sealed = NULL WHERE id = $1",
+            endpoint,
+        )
+        await world.post(parts, world.sent())
+    (got,) = receiver.got
+    verify_hex(got.body, signature=got.headers["x-webhook-signature"], secret="whsec_MTIz")
+
+
+async def test_a_secret_that_cannot_be_read_delays_its_deliveries_and_nobody_elses(
+    world: World, receiver: Receiver
+) -> None:
+    lost = Key.new("lost")
+    event = world.sent()
+    async with world.running() as parts:
+        await world.endpoint(f"{receiver.url}-unreadable", ring=KeyRing([lost]))
+        await world.endpoint(receiver.url)
+        await world.post(parts, event)
+    (got,) = receiver.got
+    assert "unreadable" not in got.path
+    waiting = await world.sql.fetch(
+        "SELECT state, attempts FROM webhooks.deliveries ORDER BY state"
+    )
+    assert [tuple(row) for row in waiting] == [("delivered", 1), ("pending", 1)]
+    error = await world.sql.fetchval("SELECT error FROM webhooks.attempts WHERE error IS NOT NULL")
+    assert error == "secret"
+    world.clock.move(timedelta(days=1))
+    async with world.running(encryption_keys=f"{KEYS},{lost.written()}") as parts:
+        await world.post(parts)
+    assert [post.path.endswith("unreadable") for post in receiver.got] == [False, True]
 
 
 async def test_both_public_libraries_verify_the_signature(

@@ -28,10 +28,11 @@ from shared.db.database import Database
 from shared.health import Health
 from shared.ids import id_of, new_id
 from shared.runtime.service import Platform, Service
-from shared.security.signatures import new_secret
+from shared.security.sealing import Place
+from shared.security.signatures import SECRETS, new_secret
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
-from tests.support.keys import KEYS
+from tests.support.keys import KEYS, RING
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -200,21 +201,23 @@ class World:
             "tenant_id": self.tenant,
             "instance_id": None,
             "secret": new_secret(),
+            "ring": RING,
             "active": True,
             "at": self.clock.now(),
             **given,
         }
         id_ = new_id()
+        place = Place(row["tenant_id"], SECRETS, str(id_))
         await self.sql.execute(
             "INSERT INTO gateway.webhooks (id, tenant_id, instance_id, is_primary, url, events,"
-            " secret, active, created_at, updated_at)"
+            " secret_sealed, active, created_at, updated_at)"
             " VALUES ($1, $2, $3, false, $4, $5, $6, $7, $8, $8)",
             id_,
             row["tenant_id"],
             row["instance_id"],
             url,
             list(events) or ["*"],
-            row["secret"],
+            row["ring"].seal(row["secret"].encode(), place),
             row["active"],
             row["at"],
         )

@@ -18,7 +18,7 @@ def an_endpoint(*patterns: str, instance_id: UUID | None = None) -> Endpoint:
         tenant_id=new_id(),
         instance_id=instance_id,
         url="https://example.com/hook",
-        secrets=("whsec_MTIz",),
+        secret=b"whsec_MTIz",
         patterns=patterns,
     )
 

@@ -30,7 +30,8 @@ from shared.log import get_logger
 from shared.messaging import outbox
 from shared.messaging.outbox import Relay
 from shared.security.egress import EgressPolicy, UrlRefused
-from shared.security.signatures import new_secret
+from shared.security.sealing import KeyRing, Place
+from shared.security.signatures import SECRETS, new_secret
 from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.edge import REQUEST_ID
 from shared.web.envelope import respond
@@ -51,6 +52,7 @@ class PrimaryWebhook:
         database: Database,
         once: Once,
         relay: Relay,
+        ring: KeyRing,
         policy: EgressPolicy,
         test_deadline: timedelta,
         limits: BodyLimits,
@@ -59,6 +61,7 @@ class PrimaryWebhook:
         self._database = database
         self._once = once
         self._relay = relay
+        self._ring = ring
         self._policy = policy
         self._test_deadline = test_deadline
         self._limits = limits
@@ -82,7 +85,9 @@ class PrimaryWebhook:
                 created_at=now,
                 updated_at=now,
             )
-            if not await webhooks.add_primary(tx, webhook, secret=secret):
+            place = Place(webhook.tenant_id, SECRETS, str(webhook.id))
+            sealed = self._ring.seal(secret.encode(), place)
+            if not await webhooks.add_primary(tx, webhook, secret=sealed):
                 raise Conflict("This instance has a webhook already; change it with PUT.")
             log.info("webhook_created", webhook_id=str(webhook.id), instance_id=str(instance.id))
             return CreatedWebhook(

@@ -68,8 +68,8 @@ async def primary(tx: AsyncConnection, tenant_id: UUID, instance_id: UUID) -> We
     return None if row is None else Webhook(**dict(zip(_NAMES, row, strict=True)))
 
 
-async def add_primary(tx: AsyncConnection, webhook: Webhook, *, secret: str) -> bool:
-    """Store an instance's primary webhook; false if it has one."""
+async def add_primary(tx: AsyncConnection, webhook: Webhook, *, secret: bytes) -> bool:
+    """Store an instance's primary webhook with its sealed secret; false if it has one."""
     added = await tx.execute(
         upsert(WebhookRow)
         .values(
@@ -79,7 +79,7 @@ async def add_primary(tx: AsyncConnection, webhook: Webhook, *, secret: str) -> 
             is_primary=True,
             url=webhook.url,
             events=webhook.events,
-            secret=secret,
+            secret_sealed=secret,
             active=webhook.active,
             created_at=webhook.created_at,
             updated_at=webhook.updated_at,

@@ -1,7 +1,7 @@
 """Endpoints, and which events they want."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from uuid import UUID
 
@@ -13,14 +13,15 @@ TEST = "test"
 class Endpoint:
     """A customer's URL, as it was when it was last looked up.
 
-    ``open`` says that its breaker was not closed then: its deliveries wait for a probe.
+    ``secret`` is as it is stored: sealed, or as text where it is older than that. ``open`` says
+    that its breaker was not closed then: its deliveries wait for a probe.
     """
 
     id: UUID
     tenant_id: UUID
     instance_id: UUID | None
     url: str
-    secrets: tuple[str, ...]
+    secret: bytes = field(repr=False)
     patterns: tuple[str, ...]
     open: bool = False
 

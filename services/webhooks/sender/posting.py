@@ -11,7 +11,8 @@ from services.webhooks.domain.schedule import retry_after
 from shared.clock import Clock
 from shared.log import get_logger
 from shared.security.egress import EgressClient, read_at_most, was_refused
-from shared.security.signatures import signed_headers
+from shared.security.sealing import KeyRing, Place, Unsealable, is_sealed
+from shared.security.signatures import SECRETS, signed_headers
 
 log = get_logger()
 
@@ -23,8 +24,9 @@ KEPT: Final = 1024
 class Poster:
     """Posts deliveries. Never raises for anything that the other side does."""
 
-    def __init__(self, *, client: EgressClient, clock: Clock, version: str) -> None:
+    def __init__(self, *, client: EgressClient, ring: KeyRing, clock: Clock, version: str) -> None:
         self._client = client
+        self._ring = ring
         self._clock = clock
         self._user_agent = f"Waypost-Webhooks/{version}"
 
@@ -42,7 +44,7 @@ class Poster:
                     delivery.body,
                     message_id=str(delivery.event_id),
                     at=at,
-                    secrets=endpoint.secrets,
+                    secrets=[self._secret(endpoint)],
                 ),
             }
             if delivery.instance_id is not None:
@@ -56,8 +58,10 @@ class Poster:
                 excerpt = await _excerpt(response)
         except Exception as failure:  # the edge: a stranger's server may cause anything
             verdict, error = _verdict_on(failure)
-            if error == "internal":
-                log.exception("webhook_post_failed_unexpectedly", endpoint_id=str(endpoint.id))
+            if error in {"internal", "secret"}:  # ours to mend, not theirs
+                log.exception(
+                    "webhook_post_failed_by_us", endpoint_id=str(endpoint.id), error=error
+                )
         return Answer(
             verdict=verdict,
             at=at,
@@ -67,6 +71,13 @@ class Poster:
             excerpt=excerpt,
             retry_after=retry_after(hint, now=at) if verdict is Verdict.THROTTLED else None,
         )
+
+    def _secret(self, endpoint: Endpoint) -> str:
+        """The secret in the clear, for no longer than it takes to sign."""
+        if not is_sealed(endpoint.secret):
+            return endpoint.secret.decode()
+        place = Place(endpoint.tenant_id, SECRETS, str(endpoint.id))
+        return self._ring.open(endpoint.secret, place).decode()
 
 
 async def _excerpt(response: aiohttp.ClientResponse) -> str | None:
@@ -94,6 +105,8 @@ def _verdict_on(failure: Exception) -> tuple[Verdict, str]:
 
 # In this order, since most of them are kinds of others further down.
 _FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], Verdict, str], ...]] = (
+    # A key is missing in ENCRYPTION_KEYS.
+    ((Unsealable,), Verdict.UNREACHABLE, "secret"),
     ((TimeoutError,), Verdict.UNREACHABLE, "timeout"),
     ((aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch), Verdict.MISCONFIGURED, "tls"),
     ((aiohttp.ClientConnectorDNSError,), Verdict.UNREACHABLE, "dns"),

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from services.webhooks.domain.endpoint import Endpoint
-from services.webhooks.store.endpoints import DISABLED
+from services.webhooks.store.endpoints import DISABLED, SIGNED_BY
 from shared.db.database import HotConnection
 
 START = UUID(int=0)
@@ -48,7 +48,7 @@ async def endpoints(connection: HotConnection, *, after: UUID, limit: int) -> li
         )
         SELECT f.endpoint_id, f.next_at,
                w.id IS NOT NULL AND w.active AND NOT coalesce({DISABLED}, false),
-               w.tenant_id, w.instance_id, w.url, w.secret, w.events,
+               w.tenant_id, w.instance_id, w.url, {SIGNED_BY}, w.events,
                CASE WHEN h.opened > 0 AND h.disabled_at IS NULL
                     THEN coalesce(h.open_until, 'epoch') END
         FROM (SELECT endpoint_id, next_at FROM hops LIMIT $2) AS f
@@ -67,7 +67,7 @@ async def endpoints(connection: HotConnection, *, after: UUID, limit: int) -> li
                 tenant_id=row[3],
                 instance_id=row[4],
                 url=row[5],
-                secrets=(row[6],),
+                secret=row[6],
                 patterns=tuple(row[7]),
                 open=row[8] is not None,
             )

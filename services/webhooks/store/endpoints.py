@@ -12,12 +12,15 @@ from shared.db.database import HotConnection
 # we found out about it before that change no longer counts.
 DISABLED = "(h.disabled_at IS NOT NULL AND h.disabled_at >= w.updated_at)"
 
+# Sealed, but for those from before there was a key ring.
+SIGNED_BY = "coalesce(w.secret_sealed, convert_to(w.secret, 'UTF8'))"
+
 
 async def of_tenants(connection: HotConnection, tenants: Collection[UUID]) -> list[Endpoint]:
     """The endpoints of some tenants that are to be sent something."""
     rows = await connection.fetch(
         f"""
-        SELECT w.id, w.tenant_id, w.instance_id, w.url, w.secret, w.events,
+        SELECT w.id, w.tenant_id, w.instance_id, w.url, {SIGNED_BY}, w.events,
                coalesce(h.opened, 0) > 0 AND h.disabled_at IS NULL
         FROM gateway.webhooks w
         LEFT JOIN webhooks.endpoint_health h ON h.endpoint_id = w.id
@@ -31,10 +34,10 @@ async def of_tenants(connection: HotConnection, tenants: Collection[UUID]) -> li
 async def find(connection: HotConnection, endpoint_id: UUID) -> Endpoint | None:
     """One endpoint, whether it is switched on or not."""
     row = await connection.fetchrow(
-        """
-        SELECT w.id, w.tenant_id, w.instance_id, w.url, w.secret, w.events, false
+        f"""
+        SELECT w.id, w.tenant_id, w.instance_id, w.url, {SIGNED_BY}, w.events, false
         FROM gateway.webhooks w WHERE w.id = $1
-        """,
+        """,  # noqa: S608 - the column is a constant of ours
         endpoint_id,
     )
     return None if row is None else _endpoint(row)
@@ -54,7 +57,7 @@ def _endpoint(row: Record) -> Endpoint:
         tenant_id=row[1],
         instance_id=row[2],
         url=row[3],
-        secrets=(row[4],),
+        secret=row[4],
         patterns=tuple(row[5]),
         open=row[6],
     )

@@ -115,7 +115,8 @@ class InstanceKeyRow(Base):
 class WebhookRow(Base):
     """A customer's URL. Without ``instance_id`` it gets the events of all the tenant's instances.
 
-    ``is_primary`` marks the one webhook that ``/api/webhook`` manages for its instance.
+    ``is_primary`` marks the one webhook that ``/api/webhook`` manages for its instance. ``secret``
+    is only there where it was stored before secrets were sealed.
     """
 
     __tablename__ = "webhooks"
@@ -133,7 +134,8 @@ class WebhookRow(Base):
     is_primary: Mapped[bool]
     url: Mapped[Word]
     events: Mapped[list[str]] = mapped_column(ARRAY(Text))
-    secret: Mapped[Word]
+    secret: Mapped[Word | None]
+    secret_sealed: Mapped[bytes | None]
     active: Mapped[bool]
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]

@@ -1,4 +1,7 @@
-"""Nothing yet: the place of what is being added about secrets."""
+"""Secrets of webhooks sealed; those of before stay as they are until they are rotated."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0009"
 down_revision = "0008"
@@ -8,7 +11,13 @@ depends_on = None
 
 def upgrade() -> None:
     """Forward."""
+    op.add_column(
+        "webhooks", sa.Column("secret_sealed", sa.LargeBinary(), nullable=True), schema="gateway"
+    )
+    op.alter_column("webhooks", "secret", nullable=True, schema="gateway")
 
 
 def downgrade() -> None:
     """Back."""
+    op.alter_column("webhooks", "secret", nullable=False, schema="gateway")
+    op.drop_column("webhooks", "secret_sealed", schema="gateway")
