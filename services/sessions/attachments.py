@@ -13,6 +13,7 @@ from yarl import URL
 
 from services.sessions.engines.port import Attachment, Retryable
 from services.sessions.scratch import Scratch
+from services.sessions.shares import Shares
 from services.sessions.store import files
 from shared.contracts.content import Media
 from shared.db.database import Database
@@ -31,8 +32,9 @@ _LATER: Final = frozenset({408, 425, 429})
 
 
 class Attachments:
-    """Brings files, a bounded number at a time. ``largest`` is in bytes.
+    """Brings files, a bounded number at a time, of which each tenant has its share.
 
+    ``largest`` is in bytes.
     ``takes`` says whether files of a type are sent at all.
     """
 
@@ -53,7 +55,7 @@ class Attachments:
         self._scratch = scratch
         self._largest = largest
         self._takes = takes
-        self._room = asyncio.Semaphore(most)
+        self._shares = Shares(most)
 
     @asynccontextmanager
     async def brought(self, tenant_id: UUID, media: Media) -> AsyncIterator[Attachment]:
@@ -62,7 +64,7 @@ class Attachments:
         Raises ``Rejected`` (``MEDIA_GONE``, ``MEDIA_TYPE``, ``MEDIA_TOO_LARGE``) if it cannot be
         sent, and ``Transient`` if it may be there another time.
         """
-        async with self._room, self._scratch.path() as path:
+        async with self._shares.room(tenant_id), self._scratch.path() as path:
             if media.media_id is not None:
                 yield await self._stored(tenant_id, media, path)
             elif media.url is not None:

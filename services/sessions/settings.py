@@ -97,7 +97,8 @@ class SessionsSettings(MediaSettings, SealingSettings):
         16,
         ge=1,
         validation_alias=_env("media_at_once"),
-        description="Files that this process sends at a time; each is on its disk meanwhile.",
+        description="Files that this process sends at a time, at most a quarter of them for one"
+        " tenant; each is on its disk meanwhile.",
     )
     fetch_at_once: int = Field(
         4,

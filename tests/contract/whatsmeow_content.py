@@ -96,7 +96,7 @@ class WhatsmeowContentTrial:
         match content:
             case Text(text=text, reply_to=None):
                 return "text", {"text": text}
-            case Text(text=text, reply_to=target):
+            case Text(text=text, reply_to=str(target)):
                 await self._known(target)
                 return "text", {"text": text, "reply": target}
             case Location(latitude=latitude, longitude=longitude, name=name):

@@ -41,12 +41,13 @@ class FileServer:
 
     url: str
     slow: asyncio.Event
+    over: asyncio.Event
     asked: int = 0
 
     @classmethod
     @asynccontextmanager
     async def running(cls) -> AsyncIterator["FileServer"]:
-        server = cls("", asyncio.Event())
+        server = cls("", asyncio.Event(), asyncio.Event())
         app = web.Application()
         routes: dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]] = {
             "/house.png": server._picture,
@@ -72,6 +73,7 @@ class FileServer:
         try:
             yield server
         finally:
+            server.over.set()
             await runner.cleanup()
 
     async def _picture(self, request: web.Request) -> web.Response:
@@ -101,8 +103,8 @@ class FileServer:
 
     async def _slow(self, request: web.Request) -> web.Response:
         self.slow.set()
-        await asyncio.Event().wait()
-        raise AssertionError
+        await self.over.wait()
+        return web.Response(status=503)
 
     async def _cut(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "1000"})
@@ -355,6 +357,25 @@ async def test_a_server_that_does_not_answer_holds_up_nothing_else(
         settled = await world.heard.outcome(slow)
     assert (settled.outcome, settled.code) == (RETRYABLE, "RETRYABLE")
     assert files(tmp_path / "scratch") == []
+
+
+async def test_the_slow_files_of_one_tenant_do_not_keep_anothers_waiting(
+    world: Sessions, tenant: UUID, instance: UUID, server: FileServer
+) -> None:
+    slow = [
+        a_transmission(instance, tenant_id=tenant, content=an_image(url=f"{server.url}/slow"))
+        for _ in range(16)
+    ]
+    for one in slow:
+        await world.transmit(one)
+    await server.slow.wait()
+    other = await an_organization(world.sql)
+    theirs = await a_paired_instance(world.sql, other)
+    await world.ready(theirs)
+    quick = a_transmission(theirs, tenant_id=other, content=an_image(url=f"{server.url}/house.png"))
+    await world.transmit(quick)
+    assert (await world.heard.outcome(quick)).outcome is TransmissionOutcome.ACCEPTED
+    assert len(world.heard.settled) == 1
 
 
 async def test_a_message_that_waits_for_its_file_when_the_process_ends_was_certainly_not_sent(
