@@ -1,16 +1,16 @@
 """The gateway checks who is asking and what they want, commits it, and answers.
 
 Owns      organizations, users, refresh tokens, instances, instance keys, webhook endpoints, stored
-          answers (idempotency), uploaded media, the event log and dead letters; inserts accepted
-          messages.
+          answers (idempotency), uploaded media, the event log, the audit log and dead letters;
+          inserts accepted messages.
 Reads     dispatcher.messages, transmissions, pacing; sessions.session_states, handovers,
           inbound_media; webhooks.deliveries, attempts, endpoint_health; stats.daily_counters.
 Consumes  every event, for the event log; every dead letter; instance_answered, each replica
           under a key of its own; look_again, every replica.
 Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, mark_read,
           show_presence, ask_instance and the sandbox's commands (to an instance's shard);
-          test_endpoint (to webhooks); look_again (to every gateway). What is requeued goes to the
-          queue it died in.
+          test_endpoint (to webhooks); look_again (to every gateway); security.violation. What is
+          requeued goes to the queue it died in.
 Promises  a 202 is never lost: what it answers for is committed before it is said. A dead letter
           stays until somebody has decided about it.
 

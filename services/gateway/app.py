@@ -10,6 +10,7 @@ from services.gateway.api.accounts import Accounts
 from services.gateway.api.askable import Askable
 from services.gateway.api.asking import Asking
 from services.gateway.api.attaching import Attaching
+from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import Callers
 from services.gateway.api.changing import Changing
 from services.gateway.api.chats import Chats
@@ -51,12 +52,14 @@ from services.gateway.loops import (
     Forget,
     KeepFresh,
     NoteKeyUse,
+    NoteSightings,
     WarnOfQuotas,
     WatchDeadLetters,
 )
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses
+from services.gateway.store.sightings import Sightings
 from shared.broker.port import Subscription
 from shared.broker.topology import TOPOLOGY
 from shared.clock import Clock
@@ -101,12 +104,20 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     ring = settings.key_ring
     passwords = Passwords(memory_kib=settings.password_memory_kib)
     uses = KeyUses(database)
-    callers = Callers(database=database, tokens=tokens, uses=uses, clock=clock)
+    sightings = Sightings(database=database, clock=clock, told=relay.wake)
+    auditing = Auditing(
+        database=database,
+        sightings=sightings,
+        trusted_proxies=settings.trusted_proxies,
+        clock=clock,
+    )
+    callers = Callers(database=database, tokens=tokens, uses=uses, auditing=auditing, clock=clock)
     senders = Senders(database=database, clock=clock)
     revocations = Revocations(broker=platform.broker, callers=callers, senders=senders)
     gate = Gate(
         callers=callers,
         limiter=limiter,
+        auditing=auditing,
         per_user=settings.limit_user_minute,
         per_address=settings.limit_address_minute,
         analytics_per_minute=settings.limit_analytics_minute,
@@ -167,12 +178,15 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 database=database,
                 passwords=passwords,
                 limiter=limiter,
+                auditing=auditing,
                 limit=Limit(
                     settings.login_attempts, timedelta(minutes=settings.login_window_minutes)
                 ),
                 trusted_proxies=settings.trusted_proxies,
             ),
             revocations=revocations,
+            auditing=auditing,
+            relay=relay,
             limits=limits,
             clock=clock,
         ),
@@ -290,6 +304,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         health=platform.health,
         resources=[
             limiter,
+            sightings.lasting(),
             acceptance.commits.running(),
             asking.listening(),
             revocations.listening(),
@@ -306,6 +321,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             Loop(name="warn_of_quotas", run=warnings.run),
             Loop(name="key_use", run=NoteKeyUse(uses=uses, clock=clock, metrics=metrics).run),
             Loop(
+                name="sightings",
+                run=NoteSightings(sightings=sightings, clock=clock, metrics=metrics).run,
+            ),
+            Loop(
                 name="dead_letters",
                 run=WatchDeadLetters(database=database, clock=clock, metrics=metrics).run,
             ),
@@ -320,6 +339,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                     clock=clock,
                     metrics=metrics,
                     events_kept=timedelta(days=settings.event_retention_days),
+                    audit_kept=timedelta(days=settings.audit_retention_days),
                 ).run,
             ),
         ],

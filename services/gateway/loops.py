@@ -11,8 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.plans import PLANS, month_at, warn_from
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.store import accounts, dead_letters, events, idempotency, media, usage
+from services.gateway.store import (
+    accounts,
+    audit,
+    dead_letters,
+    events,
+    idempotency,
+    media,
+    usage,
+)
 from services.gateway.store.keys import KeyUses
+from services.gateway.store.sightings import Sightings
 from services.gateway.store.usage import MonthUsage
 from shared.broker.port import Broker, Outgoing
 from shared.broker.topology import COMMANDS
@@ -149,6 +158,28 @@ class NoteKeyUse:
             self._metrics.loop_succeeded.labels("key_use").set(self._clock.now().timestamp())
 
 
+class NoteSightings:
+    """Writes down what was seen without anything being changed: failed logins and the like."""
+
+    RHYTHM: Final = timedelta(seconds=2)
+
+    def __init__(self, *, sightings: Sightings, clock: Clock, metrics: GatewayMetrics) -> None:
+        self._sightings = sightings
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._clock.sleep(self.RHYTHM)
+            try:
+                await self._sightings.write()
+            except Transient as error:
+                log.warning("sightings_not_written", reason=error.message)
+                continue
+            self._metrics.loop_succeeded.labels("sightings").set(self._clock.now().timestamp())
+
+
 class Forget:
     """Deletes what nobody may ask for any more, in small portions."""
 
@@ -164,11 +195,13 @@ class Forget:
         clock: Clock,
         metrics: GatewayMetrics,
         events_kept: timedelta,
+        audit_kept: timedelta,
     ) -> None:
         self._database = database
         self._clock = clock
         self._metrics = metrics
         self._events_kept = events_kept
+        self._audit_kept = audit_kept
 
     async def run(self) -> None:
         """Forget until cancelled."""
@@ -184,7 +217,7 @@ class Forget:
                 await self._clock.sleep(self.RHYTHM)
 
     async def step(self) -> int:
-        """Delete old events, expired answers and dead refresh tokens; returns how many events.
+        """Delete old events, audit entries, answers and tokens; returns how many of the most.
 
         Dead letters go a week after they were handled, and never before.
         """
@@ -198,7 +231,9 @@ class Forget:
             # Kept a day longer than they are good for, to tell a late reuse from a wrong token.
             await accounts.forget_refresh_tokens(tx, expired_before=now - timedelta(days=1))
             await dead_letters.forget(tx, handled_before=now - self.HANDLED, at_most=self.PORTION)
-        return forgotten
+        async with self._database.tx() as tx:
+            audited = await audit.forget(tx, before=now - self._audit_kept, at_most=self.PORTION)
+        return max(forgotten, audited)
 
 
 class WatchDeadLetters:

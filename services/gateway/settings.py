@@ -167,6 +167,13 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("event_retention_days", "WAYPOST_EVENT_RETENTION_DAYS"),
         description="Days that the event log keeps events.",
     )
+    audit_retention_days: int = Field(
+        365,
+        ge=30,
+        le=3650,
+        validation_alias=_from("audit_retention_days", "WAYPOST_AUDIT_RETENTION_DAYS"),
+        description="Days that the audit log keeps entries.",
+    )
     event_waiters: int = Field(
         1000,
         ge=1,

@@ -224,6 +224,25 @@ class QuotaWarning(Event):
     resets_at: Moment
 
 
+Violation = Literal["refresh_token_reused", "login_locked", "revoked_key_used"]
+
+
+class SecurityViolation(Event):
+    """Somebody did what only a thief does, or a program that was forgotten.
+
+    A refresh token was used twice (its login was ended: the user logs in again), logins to an
+    account failed too often, or an instance key was shown that had been revoked. Emitted at most
+    once in an hour for each user or key. Not an account of every case: ``GET /api/audit-logs`` has
+    those. ``address`` is where it came from.
+    """
+
+    TYPE: ClassVar[str] = "security.violation"
+    violation: Violation
+    resource_type: str
+    resource_id: str
+    address: str | None = None
+
+
 class Test(Event):
     """Somebody asked to see what a delivery looks like. Emitted to one endpoint alone."""
 
@@ -251,6 +270,7 @@ EVENTS: dict[str, type[Event]] = {
         WebhookDisabled,
         WebhookRecovered,
         QuotaWarning,
+        SecurityViolation,
         Test,
     )
 }

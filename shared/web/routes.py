@@ -19,6 +19,7 @@ class Route:
     ``response`` is the type of ``data``, or of one item if the route is ``paginated``. ``raw`` maps
     further media types that it can answer with to what they hold; without a ``response`` they
     are all it answers with. ``form`` describes the same request as ``request``, as multipart.
+    ``audited`` is the action that the audit log calls it, for a route that changes something.
     ``errors`` are the codes that do not follow from the rest of the declaration.
     """
 
@@ -37,6 +38,7 @@ class Route:
     paginated: bool = False
     idempotent: bool = False
     limited: bool = False
+    audited: str | None = None
     errors: tuple[str, ...] = ()
     raw: Mapping[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()

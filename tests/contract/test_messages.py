@@ -185,7 +185,8 @@ def test_an_event_is_a_valid_cloudevent(golden: Path) -> None:
     assert read.get_specversion() == "1.0"
     assert read.get_type() == f"dev.waypost.{golden.stem}"
     assert read.get_datacontenttype() == "application/json"
-    assert read.get_dataschema() == f"urn:waypost:event:{golden.stem.replace('.v', ':v')}"
+    name, _, version = golden.stem.rpartition(".v")
+    assert read.get_dataschema() == f"urn:waypost:event:{name}:v{version}"
     time = read.get_time()
     assert time is not None
     assert time.utcoffset() is not None

@@ -333,6 +333,7 @@ async def test_handled_letters_are_forgotten_after_a_week_and_others_never(
         clock=gateway.clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         events_kept=timedelta(days=7),
+        audit_kept=timedelta(days=365),
     ).step()
     row = await gateway.row("SELECT handled FROM gateway.dead_letters")
     assert row == {"handled": None}

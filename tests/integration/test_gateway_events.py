@@ -310,6 +310,7 @@ async def test_old_events_are_forgotten_but_numbers_are_never_given_again(
         clock=gateway.clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         events_kept=timedelta(days=7),
+        audit_kept=timedelta(days=365),
     )
     assert await forget.step() == 2
     assert await forget.step() == 0
@@ -333,6 +334,7 @@ async def test_a_cursor_that_is_too_old_is_refused_instead_of_skipping(
         clock=gateway.clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         events_kept=timedelta(days=7),
+        audit_kept=timedelta(days=365),
     )
     assert await forget.step() == 4
     refused = await old.customer.get(f"/api/events?after={stale}")

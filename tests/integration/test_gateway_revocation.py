@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
+from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import REMEMBERED, Callers
 from services.gateway.api.lookup import Senders
 from services.gateway.api.revocation import KEY, Revocations
@@ -18,6 +19,7 @@ from services.gateway.domain.principal import Principal
 from services.gateway.loops import KeepFresh
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store.keys import KeyUses
+from services.gateway.store.sightings import Sightings
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Broker, Incoming, Outgoing
 from shared.broker.rabbitmq import RabbitBroker
@@ -190,6 +192,12 @@ def callers_of(database: Database, gateway: Gateway) -> Callers:
         database=database,
         tokens=AccessTokens(secrets=[SECRET]),
         uses=KeyUses(database),
+        auditing=Auditing(
+            database=database,
+            sightings=Sightings(database=database, clock=gateway.clock, told=lambda: None),
+            trusted_proxies=0,
+            clock=gateway.clock,
+        ),
         clock=gateway.clock,
     )
 

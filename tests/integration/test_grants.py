@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from shared.db.tables import Base
-from shared.db.tables.grants import FOREIGN, SERVICES, role, statements
+from shared.db.tables.grants import APPEND_ONLY, FOREIGN, FUNCTIONS, SERVICES, role, statements
 from shared.ids import new_id
 
 PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -18,14 +18,19 @@ Allowed = set[tuple[str, str, str]]
 
 
 def declared() -> Allowed:
-    """Service, privilege and table: its own schema's tables, and what the rules add."""
+    """Service, privilege and table: its own schema's tables, and what the rules add and take."""
     own = {(table.split(".")[0], privilege, table) for table in TABLES for privilege in PRIVILEGES}
     foreign = {
         (service, privilege, table)
         for service, privileges, table in FOREIGN
         for privilege in privileges.split(", ")
     }
-    return own | foreign
+    kept = {
+        (service, privilege, table)
+        for service, table in APPEND_ONLY
+        for privilege in ("UPDATE", "DELETE")
+    }
+    return (own - kept) | foreign
 
 
 def attempt(privilege: str, table: str) -> str:
@@ -138,6 +143,16 @@ async def test_the_gateway_can_insert_a_message_and_number_an_event(
     assert await may(connection, "gateway", insert)
     assert await may(connection, "gateway", "SELECT nextval('gateway.event_sequence')")
     assert not await may(connection, "stats", "SELECT nextval('gateway.event_sequence')")
+
+
+async def test_each_function_is_for_the_service_that_it_was_made_for_alone(
+    connection: asyncpg.Connection,
+) -> None:
+    for owner, function in FUNCTIONS:
+        for service in SERVICES:
+            query = "SELECT has_function_privilege($1, $2, 'EXECUTE')"
+            may_call = await connection.fetchval(query, role(service), function)
+            assert may_call == (service == owner)
 
 
 async def test_what_is_not_declared_any_more_is_taken_back_by_the_next_migration(

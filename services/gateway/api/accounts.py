@@ -5,6 +5,7 @@ from uuid import UUID
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import Auditing, note, violation_of
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.logins import Logins, Tokens
 from services.gateway.api.once import Once
@@ -23,15 +24,19 @@ from services.gateway.api.schemas.accounts import (
     Registration,
     UserView,
 )
+from services.gateway.domain.auditing import STRANGER, Actor, ActorKind, Security
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.principal import Principal
-from services.gateway.store import accounts
+from services.gateway.store import accounts, audit
 from services.gateway.store.accounts import Organization, User
 from shared.clock import Clock
 from shared.db.database import Database
+from shared.db.tables.gateway import GatewayOutboxRow
 from shared.errors import Conflict, Unauthenticated
 from shared.ids import new_id
 from shared.log import get_logger
+from shared.messaging import outbox
+from shared.messaging.outbox import Relay
 from shared.security.passwords import Passwords
 from shared.security.tokens import digest_of
 from shared.web.body import BodyLimits, invalid, read_model
@@ -54,6 +59,8 @@ class Accounts:
         passwords: Passwords,
         checks: PasswordChecks,
         revocations: Revocations,
+        auditing: Auditing,
+        relay: Relay,
         limits: BodyLimits,
         clock: Clock,
     ) -> None:
@@ -63,6 +70,8 @@ class Accounts:
         self._passwords = passwords
         self._checks = checks
         self._revocations = revocations
+        self._auditing = auditing
+        self._relay = relay
         self._limits = limits
         self._clock = clock
 
@@ -90,6 +99,15 @@ class Accounts:
             if not await accounts.add_user(tx, user):
                 raise Conflict("This e-mail address has an account already; log in instead.")
             tokens = await self._logins.issue(tx, user)
+            await note(
+                tx,
+                request,
+                "user",
+                user.id,
+                after=OrganizationView.of(organization),
+                tenant_id=organization.id,
+                actor=_as_user(user),
+            )
             log.info("account_registered", user_id=str(user.id), tenant_id=str(organization.id))
             return Registered(
                 **_login(tokens, user).model_dump(by_alias=False),
@@ -106,15 +124,17 @@ class Accounts:
             user = await self._checks.check(request, body.email, password=body.password, user=found)
         async with self._database.tx() as tx:
             tokens = await self._logins.issue(tx, user)
+            await note(tx, request, "user", user.id, tenant_id=user.tenant_id, actor=_as_user(user))
         log.info("login_succeeded", user_id=str(user.id), tenant_id=str(user.tenant_id))
         return respond(_login(tokens, user))
 
     async def refresh(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, Refresh, self._limits)
         async with self._database.tx() as tx:
-            login = await self._next(tx, digest_of(body.refresh_token))
+            login = await self._next(tx, request, digest_of(body.refresh_token))
         # Raised only here, so that the revocation of a family whose token was used twice stays.
         if isinstance(login, UUID):
+            self._relay.wake()
             await self._revocations.tell(logins=[login])
             raise Unauthenticated(
                 "This refresh token was used before, so the login was ended; log in again."
@@ -128,6 +148,7 @@ class Accounts:
         _, session_id = _user_and_session(principal)
         async with self._database.tx() as tx:
             await accounts.revoke_family(tx, session_id, now=self._clock.now())
+            await note(tx, request, "user", principal.user_id)
         await self._revocations.tell(logins=[session_id])
         log.info("logout_succeeded", user_id=str(principal.user_id))
         return respond(LoggedOut())
@@ -152,6 +173,7 @@ class Accounts:
             ended = await accounts.revoke_other_families(
                 tx, user_id, keep=session_id, now=self._clock.now()
             )
+            await note(tx, request, "user", user_id, after={"otherLoginsEnded": len(ended)})
         await self._revocations.tell(logins=ended)
         log.info("password_changed", user_id=str(user_id), other_logins_ended=len(ended))
         return respond(PasswordChanged(other_logins_ended=len(ended)))
@@ -172,7 +194,9 @@ class Accounts:
             )
         )
 
-    async def _next(self, tx: AsyncConnection, digest: bytes) -> Login | UUID | None:
+    async def _next(
+        self, tx: AsyncConnection, request: web.Request, digest: bytes
+    ) -> Login | UUID | None:
         """The next login of a family; its id if it had to be ended, nothing if it has ended."""
         now = self._clock.now()
         token = await accounts.refresh_token(tx, digest)
@@ -180,13 +204,31 @@ class Accounts:
             return None
         if token.spent_at is not None:
             await accounts.revoke_family(tx, token.family_id, now=now)
-            log.warning("refresh_token_reused", user_id=str(token.user_id))
+            await self._tell_of_reuse(tx, request, token.user_id)
             return token.family_id
         user = await accounts.user(tx, token.user_id)
         if token.expires_at <= now or user is None or not user.active:
             return None
         await accounts.spend_refresh_token(tx, token.id, now=now)
         return _login(await self._logins.issue(tx, user, family=token.family_id), user)
+
+    async def _tell_of_reuse(
+        self, tx: AsyncConnection, request: web.Request, user_id: UUID
+    ) -> None:
+        log.warning("refresh_token_reused", user_id=str(user_id))
+        user = await accounts.user(tx, user_id)
+        entry = self._auditing.entry(
+            request,
+            Security.REFRESH_TOKEN_REUSED,
+            "user",
+            user_id,
+            tenant_id=None if user is None else user.tenant_id,
+            actor=STRANGER,
+        )
+        await audit.add(tx, entry)
+        event = violation_of(entry, "refresh_token_reused")
+        if event is not None:
+            await outbox.add(tx, GatewayOutboxRow, [outbox.event(event)], now=entry.at)
 
 
 def _login(tokens: Tokens, user: User) -> Login:
@@ -196,6 +238,10 @@ def _login(tokens: Tokens, user: User) -> Login:
         expires_in=tokens.expires_in,
         user=UserView.of(user),
     )
+
+
+def _as_user(user: User) -> Actor:
+    return Actor(ActorKind.OPERATOR if user.role == Role.OPERATOR else ActorKind.USER, user.id)
 
 
 def _user_and_session(principal: Principal) -> tuple[UUID, UUID]:

@@ -9,6 +9,8 @@ from uuid import UUID
 from aiohttp import web
 from multidict import istr
 
+from services.gateway.api.auditing import Auditing
+from services.gateway.domain.auditing import Security, actor_of
 from services.gateway.domain.permissions import ROLES, KeyPermissions, Role, granted
 from services.gateway.domain.principal import Principal, PrincipalKind
 from services.gateway.store import accounts, keys
@@ -22,7 +24,6 @@ from shared.security.tokens import AccessTokens, KeyKind, digest_of, kind_of
 
 AUTHORIZATION: Final = istr("Authorization")
 X_API_KEY: Final = istr("X-API-Key")
-X_FORWARDED_FOR: Final = istr("X-Forwarded-For")
 
 # How old what is known of a credential may be. Replicas tell one another what was revoked, so this
 # is how long it may work where that was not heard, and how long any works without the database.
@@ -59,11 +60,18 @@ class Callers:
     """
 
     def __init__(
-        self, *, database: Database, tokens: AccessTokens, uses: KeyUses, clock: Clock
+        self,
+        *,
+        database: Database,
+        tokens: AccessTokens,
+        uses: KeyUses,
+        auditing: Auditing,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._tokens = tokens
         self._uses = uses
+        self._auditing = auditing
         self._clock = clock
         self._keys: Recent[bytes, _Known] = Recent(self._read_keys, clock=clock, ttl=REMEMBERED)
         self._logins: Recent[UUID, Principal] = Recent(
@@ -75,7 +83,7 @@ class Callers:
         token = _token(request)
         match kind_of(token):
             case KeyKind.INSTANCE:
-                return await self._key(token)
+                return await self._key(request, token)
             case KeyKind.USER:
                 raise Unauthenticated(_UNKNOWN_KEY)
             case KeyKind.REFRESH:
@@ -114,15 +122,28 @@ class Callers:
         await self._keys.refresh()
         await self._logins.refresh()
 
-    async def _key(self, token: str) -> Principal:
+    async def _key(self, request: web.Request, token: str) -> Principal:
         known = await self._keys.get(digest_of(token))
         if known is None:
             raise Unauthenticated(_UNKNOWN_KEY)
         refusal = known.refusal(self._clock.now())
         if refusal is not None:
+            self._saw_refused(request, known)
             raise Unauthenticated(refusal)
         self._uses.note(known.key_id)
         return known.principal
+
+    def _saw_refused(self, request: web.Request, known: _Known) -> None:
+        revoked = known.revoked
+        self._auditing.saw(
+            request,
+            Security.REVOKED_KEY_USED if revoked else Security.EXPIRED_KEY_USED,
+            "instance_key",
+            known.key_id,
+            tenant_id=known.principal.tenant_id,
+            actor=actor_of(known.principal),
+            violation="revoked_key_used" if revoked else None,
+        )
 
     async def _user(self, token: str) -> Principal:
         if token.count(".") != 2:
@@ -147,18 +168,6 @@ class Callers:
         async with self._database.tx() as tx:
             found = await accounts.users_of_families(tx, session_ids)
         return {session_id: _of_login(session_id, user) for session_id, user in found.items()}
-
-
-def client_address(request: web.Request, *, trusted_proxies: int) -> str:
-    """Where the request came from: what the outermost of our own proxies saw.
-
-    What stands further left in ``X-Forwarded-For`` was written by whoever sent it.
-    """
-    if trusted_proxies:
-        forwarded = ",".join(request.headers.getall(X_FORWARDED_FOR, ())).split(",")
-        if len(forwarded) >= trusted_proxies and forwarded[-trusted_proxies].strip():
-            return forwarded[-trusted_proxies].strip()
-    return request.remote or "unknown"
 
 
 def _of_key(shown: ShownKey) -> Principal:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 import segno
 from aiohttp import web
 
+from services.gateway.api.auditing import note
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.instances import Asked, Qr, StatusView
@@ -83,6 +84,14 @@ class Connections:
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request, lock=True)
             await instances.change(tx, instance.id, {"connected": connected}, now=now)
+            await note(
+                tx,
+                request,
+                "instance",
+                instance.id,
+                before={"connected": instance.connected},
+                after={"connected": connected},
+            )
             command = (
                 ConnectInstance(
                     instance_id=instance.id,

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import Field, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.domain.dead_letters import Handled
@@ -137,6 +138,7 @@ class DeadLetters:
                 )
                 await outbox.add(tx, GatewayOutboxRow, [row], now=now)
                 await dead_letters.handle(tx, letter.id, Handled.REQUEUED, now=now)
+                await self._note(tx, request, letter)
         self._relay.wake()
         log.info("dead_letter_requeued", queue=letter.queue, message_id=str(letter.message_id))
         return respond(
@@ -149,6 +151,7 @@ class DeadLetters:
             if letter.handled == Handled.REQUEUED:
                 raise Conflict("It has been put back already; there is nothing left to delete.")
             await dead_letters.handle(tx, letter.id, Handled.DELETED, now=self._clock.now())
+            await self._note(tx, request, letter)
         log.info("dead_letter_deleted", queue=letter.queue, message_id=str(letter.message_id))
         return respond(Deleted(id=letter.id))
 
@@ -163,6 +166,17 @@ class DeadLetters:
         if found is None or found[0].handled == Handled.DELETED:
             raise NotFound("There is no such dead letter; GET /api/dead-letters lists them.")
         return found
+
+    async def _note(self, tx: AsyncConnection, request: web.Request, letter: DeadLetter) -> None:
+        """For the organization that it concerned, whoever did it."""
+        await note(
+            tx,
+            request,
+            "dead_letter",
+            letter.id,
+            before={"queue": letter.queue, "type": letter.type, "reason": letter.reason},
+            tenant_id=letter.tenant_id,
+        )
 
     def _opened(self, letter: DeadLetter, sealed: bytes) -> bytes:
         try:

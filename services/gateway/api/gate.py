@@ -10,11 +10,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from structlog.contextvars import bind_contextvars
 
-from services.gateway.api.callers import Callers, client_address
+from services.gateway.api.addresses import client_address
+from services.gateway.api.auditing import AUDIT, Auditing, Trace
+from services.gateway.api.callers import Callers
 from services.gateway.domain.access import ACCESS, Needs, require
+from services.gateway.domain.auditing import Security, actor_of
 from services.gateway.domain.principal import Principal
 from services.gateway.domain.route_groups import RouteGroup, group_of
-from shared.errors import NotFound, Unauthenticated
+from shared.errors import Forbidden, NotFound, Unauthenticated
 from shared.log import get_logger
 from shared.web.edge import LOGGED
 from shared.web.limits import Limit, RateLimiter, enforce
@@ -37,6 +40,7 @@ class Gate:
         *,
         callers: Callers,
         limiter: RateLimiter,
+        auditing: Auditing,
         per_user: int,
         per_address: int,
         analytics_per_minute: int,
@@ -45,6 +49,7 @@ class Gate:
     ) -> None:
         self._callers = callers
         self._limiter = limiter
+        self._auditing = auditing
         self._user_limit = Limit(per_user, _MINUTE)
         self._address_limit = Limit(per_address, _MINUTE)
         self._group_limits = {
@@ -60,9 +65,9 @@ class Gate:
         return [
             replace(
                 route,
-                handler=self._open(route.handler)
+                handler=self._open(route)
                 if route.permission is None
-                else self._guarded(route.handler, Needs(route.permission), group_of(route.path)),
+                else self._guarded(route, Needs(route.permission)),
             )
             for route in routes
         ]
@@ -71,10 +76,12 @@ class Gate:
         """Where the request came from."""
         return client_address(request, trusted_proxies=self._trusted_proxies)
 
-    def _guarded(self, handler: Handler, needs: Needs, group: RouteGroup | None) -> Handler:
+    def _guarded(self, route: Route, needs: Needs) -> Handler:
         access = ACCESS[needs]
+        group = group_of(route.path)
         group_limit = None if group is None else self._group_limits[group]
         callers, limiter = self._callers, self._limiter
+        handler, action = route.handler, route.audited
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
@@ -89,18 +96,38 @@ class Gate:
             if group_limit is not None:
                 key = f"{group}:{principal.limit_key}"
                 enforce(request, await limiter.hit(key, group_limit))
-            require(principal, access)
+            try:
+                require(principal, access)
+            except Forbidden:
+                self._saw_denied(request, principal, route)
+                raise
             request[PRINCIPAL] = principal
+            if action is not None:
+                request[AUDIT] = Trace(auditing=self._auditing, action=action, principal=principal)
             return await handler(request)
 
         return handle
 
-    def _open(self, handler: Handler) -> Handler:
+    def _open(self, route: Route) -> Handler:
+        handler, action = route.handler, route.audited
+
         async def handle(request: web.Request) -> web.StreamResponse:
             await self._count_stranger(request)
+            if action is not None:
+                request[AUDIT] = Trace(auditing=self._auditing, action=action, principal=None)
             return await handler(request)
 
         return handle
+
+    def _saw_denied(self, request: web.Request, principal: Principal, route: Route) -> None:
+        self._auditing.saw(
+            request,
+            Security.PERMISSION_DENIED,
+            "route",
+            f"{route.method} {route.path}",
+            tenant_id=principal.tenant_id,
+            actor=actor_of(principal),
+        )
 
     async def _count_stranger(self, request: web.Request) -> None:
         """Count a request that shows nothing we know. Raises ``Throttled``."""

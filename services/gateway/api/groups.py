@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from services.gateway.api.askable import Askable
+from services.gateway.api.auditing import note_alone
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.once import Once
 from services.gateway.api.schemas.asked import (
@@ -53,6 +54,7 @@ class Groups:
 
         async def work() -> GroupView:
             made = await self._askable.ask(request, Capability.GROUPS, question, Group)
+            await note_alone(request, "group", made.id, after={"name": body.name})
             return GroupView.of(made)
 
         return await self._once.run_elsewhere(request, body, work, principal=request[PRINCIPAL])
@@ -68,6 +70,12 @@ class Groups:
             group=_group(request), change=body.change, members=_people(body.members)
         )
         done = await self._askable.ask(request, Capability.GROUPS, question, ChangedMembers)
+        await note_alone(
+            request,
+            "group",
+            question.group,
+            after={"change": question.change, "members": question.members},
+        )
         return respond([ChangedMemberView.of(member) for member in done.members])
 
     async def invite_link(self, request: web.Request) -> web.StreamResponse:
@@ -79,11 +87,14 @@ class Groups:
     async def leave(self, request: web.Request) -> web.StreamResponse:
         group = _group(request)
         await self._askable.ask(request, Capability.GROUPS, LeaveGroup(group=group), Done)
+        await note_alone(request, "group", group)
         return respond(LeftGroup(id=group))
 
     async def _link(self, request: web.Request, *, renew: bool) -> web.StreamResponse:
         question = TellInviteLink(group=_group(request), renew=renew)
         found = await self._askable.ask(request, Capability.GROUPS, question, InviteLink)
+        if renew:
+            await note_alone(request, "group", question.group)
         return respond(InviteLinkView(url=found.url))
 
 

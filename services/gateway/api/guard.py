@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from services.gateway.api.auditing import note
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.schemas.instances import (
     GuardChange,
@@ -71,8 +72,12 @@ class Guards:
             instance = await instance_in_path(tx, request, lock=True)
             if body.proxy is not None or body.device_name is not None:
                 require(instance.engine, capabilities(instance.engine), Capability.PROXY)
-            changed = Guard.model_validate(instance.guard).model_copy(update=body.changes)
+            guard = Guard.model_validate(instance.guard)
+            changed = guard.model_copy(update=body.changes)
             await instances.change(tx, instance.id, {"guard": changed.stored}, now=None)
+            await note(
+                tx, request, "instance", instance.id, before=guard.stored, after=changed.stored
+            )
         return respond(GuardView.of(changed))
 
     def _vet(self, proxy: str) -> None:

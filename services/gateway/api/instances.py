@@ -6,6 +6,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
@@ -84,6 +85,7 @@ class Instances:
                 updated_at=now,
             )
             await instances.add(tx, instance)
+            await note(tx, request, "instance", instance.id, after=_facts(instance))
             return InstanceView.of(instance)
 
         return await self._once.run(request, body, work, principal=principal)
@@ -116,6 +118,14 @@ class Instances:
             wish = self._clock.now() if changes.keys() - {"name"} else None
             await instances.change(tx, instance.id, changes, now=wish)
             changed = await instance_in_path(tx, request)
+            await note(
+                tx,
+                request,
+                "instance",
+                instance.id,
+                before=_facts(instance),
+                after=_facts(changed),
+            )
         await self._revocations.tell(instances=[instance.id])
         return respond(InstanceView.of(changed))
 
@@ -127,6 +137,7 @@ class Instances:
                 tx, instance.id, {"connected": False, "deleted_at": now}, now=now
             )
             revoked = await keys.revoke(tx, instance.id, now=now)
+            await note(tx, request, "instance", instance.id, before=_facts(instance))
             command = DisconnectInstance(instance_id=instance.id, request_id=request[REQUEST_ID])
             row = outbox.command(command, to=shard_queue(instance.shard))
             await outbox.add(tx, GatewayOutboxRow, [row], now=now)
@@ -134,6 +145,16 @@ class Instances:
         await self._revocations.tell(keys=revoked, instances=[instance.id])
         log.info("instance_deleted", instance_id=str(instance.id), keys_revoked=len(revoked))
         return respond(Deleted(id=instance.id))
+
+
+def _facts(instance: Instance) -> dict[str, object]:
+    """What the audit log keeps of an instance: what its owner has said."""
+    return {
+        "name": instance.name,
+        "engine": instance.engine,
+        "phoneNumber": instance.phone_number,
+        "settings": instance.settings,
+    }
 
 
 async def _require_room(tx: AsyncConnection, tenant_id: UUID) -> None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
@@ -82,6 +83,7 @@ class Keys:
                 instance_id=instance.id,
                 digest=issued.digest,
             )
+            await note(tx, request, "instance_key", key.id, after=_facts(key, instance.id))
             log.info("instance_key_created", key_id=str(key.id), instance_id=str(instance.id))
             return CreatedKey(
                 id=key.id,
@@ -116,12 +118,25 @@ class Keys:
         key_id = id_in_path(request, "keyId")
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request)
+            key = await keys.find(tx, instance.id, key_id)
+            if key is None:
+                raise _no_such_key()
             revoked = await keys.revoke(tx, instance.id, key_id=key_id, now=self._clock.now())
-        if not revoked:
-            raise _no_such_key()
+            await note(tx, request, "instance_key", key_id, before=_facts(key, instance.id))
         await self._revocations.tell(keys=revoked)
         log.info("instance_key_revoked", key_id=str(key_id), instance_id=str(instance.id))
         return respond(Deleted(id=key_id))
+
+
+def _facts(key: InstanceKey, instance_id: UUID) -> dict[str, object]:
+    """What the audit log keeps of a key."""
+    return {
+        "instanceId": instance_id,
+        "name": key.name,
+        "permissions": key.permissions,
+        "rateLimit": key.rate_limit,
+        "expiresAt": key.expires_at,
+    }
 
 
 def _no_such_key() -> NotFound:

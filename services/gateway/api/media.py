@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from pydantic import AwareDatetime, TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.once import Once, keyed
 from services.gateway.api.schemas.fields import Deleted
@@ -149,6 +150,17 @@ class Media:
                     " cancel it."
                 )
             await media.delete(tx, tenant_id, found, now=self._clock.now())
+            await note(
+                tx,
+                request,
+                "media",
+                found.id,
+                before={
+                    "filename": found.filename,
+                    "mimeType": found.mime_type,
+                    "size": found.size,
+                },
+            )
         return respond(Deleted(id=found.id))
 
     async def storage(self, request: web.Request) -> web.StreamResponse:
@@ -183,6 +195,13 @@ class Media:
 
         async def work(tx: AsyncConnection) -> MediaView:
             await self._uploads.add(tx, new)
+            await note(
+                tx,
+                request,
+                "media",
+                new.id,
+                after={"filename": new.filename, "mimeType": new.mime_type, "size": new.size},
+            )
             return MediaView(
                 id=new.id,
                 source="upload",

@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.accounts import (
     MessageQuota,
@@ -41,8 +42,17 @@ class Organizations:
         body = await read_model(request, OrganizationChange, self._limits)
         async with self._database.tx() as tx:
             changes = body.model_dump(exclude_none=True, by_alias=False)
+            before = await accounts.organization(tx, principal.tenant_id, lock=True)
             await accounts.update_organization(tx, principal.tenant_id, changes)
             details = await self._details(tx, principal)
+            await note(
+                tx,
+                request,
+                "organization",
+                principal.tenant_id,
+                before=None if before is None else OrganizationView.of(before),
+                after=details.model_dump(mode="json", by_alias=True, exclude={"usage"}),
+            )
         return respond(details)
 
     async def _details(self, tx: AsyncConnection, principal: Principal) -> OrganizationDetails:

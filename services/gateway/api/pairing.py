@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from services.gateway.api.askable import Askable
+from services.gateway.api.auditing import note_alone
 from services.gateway.api.schemas.asked import PairingCodeView, ProfileView, WantedCode
 from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.readiness import can_be_paired, no_code
@@ -25,6 +26,7 @@ class Pairing:
             raise no_code(instance.status, connected=instance.connected, what="pairing code")
         question = PairByCode(phone_number=body.phone_number)
         found = await self._askable.answer(request, instance, question, PairingCode)
+        await note_alone(request, "instance", instance.id, after={"phoneNumber": body.phone_number})
         return respond(PairingCodeView.of(found.code, found.expires_at))
 
     async def profile(self, request: web.Request) -> web.StreamResponse:

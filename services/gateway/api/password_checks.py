@@ -7,7 +7,9 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from services.gateway.api.callers import client_address
+from services.gateway.api.addresses import client_address
+from services.gateway.api.auditing import Auditing
+from services.gateway.domain.auditing import Security
 from services.gateway.store import accounts
 from services.gateway.store.accounts import User
 from shared.db.database import Database
@@ -30,12 +32,14 @@ class PasswordChecks:
         database: Database,
         passwords: Passwords,
         limiter: RateLimiter,
+        auditing: Auditing,
         limit: Limit,
         trusted_proxies: int,
     ) -> None:
         self._database = database
         self._passwords = passwords
         self._limiter = limiter
+        self._auditing = auditing
         self._limit = limit
         self._trusted_proxies = trusted_proxies
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -61,6 +65,7 @@ class PasswordChecks:
         so_far = await self._limiter.look(key, self._limit)
         if not so_far.allowed:
             log.warning("login_locked", address=self._address(request))
+            self._saw(request, Security.LOGIN_LOCKED, user)
             minutes = int(so_far.reset_after.total_seconds() // 60) + 1
             raise Throttled(
                 f"Too many failed logins; try again in {minutes} min.",
@@ -68,13 +73,28 @@ class PasswordChecks:
             )
         verdict = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or not user.active or not verdict.correct:
-            await self._limiter.hit(key, self._limit)
+            left = await self._limiter.hit(key, self._limit)
             log.warning("login_failed", address=self._address(request))
+            self._saw(request, Security.LOGIN_FAILED, user)
+            if not left.remaining:
+                self._saw(request, Security.LOGIN_LOCKED, user)
             raise Unauthenticated(_WRONG)
         if verdict.replacement is not None:
             async with self._database.tx() as tx:
                 await accounts.set_password(tx, user.id, verdict.replacement)
         return user
+
+    def _saw(self, request: web.Request, what: Security, user: User | None) -> None:
+        """Note it for the organization whose user it is about; nothing is kept of what
+        else was typed, which may be a password in the wrong field."""
+        self._auditing.saw(
+            request,
+            what,
+            "user",
+            user.id if user else None,
+            tenant_id=user.tenant_id if user else None,
+            violation="login_locked" if what is Security.LOGIN_LOCKED else None,
+        )
 
     def _address(self, request: web.Request) -> str:
         return client_address(request, trusted_proxies=self._trusted_proxies)

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api import references
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
@@ -104,6 +105,7 @@ class Sandbox:
         async with self._database.tx() as tx:
             instance = await _sandboxed(tx, request)
             await self._tell(tx, instance, ScanSandboxQr(instance_id=instance.id))
+            await note(tx, request, "instance", instance.id)
         self._relay.wake()
         return respond(
             Asked(id=instance.id, status=instance.status, connected=instance.connected), status=202

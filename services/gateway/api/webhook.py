@@ -7,6 +7,7 @@ from uuid import UUID
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
@@ -89,6 +90,7 @@ class PrimaryWebhook:
             sealed = self._ring.seal(secret.encode(), place)
             if not await webhooks.add_primary(tx, webhook, secret=sealed):
                 raise Conflict("This instance has a webhook already; change it with PUT.")
+            await note(tx, request, "webhook", webhook.id, after=_facts(webhook))
             log.info("webhook_created", webhook_id=str(webhook.id), instance_id=str(instance.id))
             return CreatedWebhook(
                 id=webhook.id,
@@ -113,12 +115,21 @@ class PrimaryWebhook:
             changes = body.model_dump(exclude_none=True, by_alias=False)
             await webhooks.change(tx, webhook.id, changes, now=self._clock.now())
             changed = await _webhook(tx, request)
+            await note(
+                tx,
+                request,
+                "webhook",
+                webhook.id,
+                before=_facts(webhook),
+                after=_facts(changed),
+            )
         return respond(WebhookView.of(changed))
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
             webhook = await _webhook(tx, request)
             await webhooks.remove(tx, webhook.id)
+            await note(tx, request, "webhook", webhook.id, before=_facts(webhook))
         log.info("webhook_deleted", webhook_id=str(webhook.id))
         return respond(Deleted(id=webhook.id))
 
@@ -132,6 +143,7 @@ class PrimaryWebhook:
             )
             row = outbox.command(command, to="webhooks")
             await outbox.add(tx, GatewayOutboxRow, [row], now=now)
+            await note(tx, request, "webhook", webhook.id)
         self._relay.wake()
         return respond(self._result(await self._first_attempt(webhook.id, event_id)))
 
@@ -174,6 +186,16 @@ class PrimaryWebhook:
             self._policy.vet(url)
         except UrlRefused as refused:
             raise invalid({"url": refused.message}) from None
+
+
+def _facts(webhook: Webhook) -> dict[str, object]:
+    """What the audit log keeps of a webhook."""
+    return {
+        "instanceId": webhook.instance_id,
+        "url": webhook.url,
+        "events": webhook.events,
+        "active": webhook.active,
+    }
 
 
 async def _webhook(tx: AsyncConnection, request: web.Request) -> Webhook:

@@ -4,10 +4,10 @@ from datetime import date
 from uuid import UUID
 
 from sqlalchemy import BigInteger, ForeignKey, Index, Text, UniqueConstraint, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Id, Json, Moment, OutboxColumns, Ref, Small, Word
+from shared.db.tables.base import Base, Big, Id, Json, Moment, OutboxColumns, Ref, Small, Word
 
 SCHEMA = {"schema": "gateway"}
 
@@ -93,7 +93,11 @@ class InstanceRow(Base):
 
 
 class InstanceKeyRow(Base):
-    """A key that acts as one instance, by its SHA-256. ``rate_limit`` is requests an hour."""
+    """A key that acts as one instance, by its SHA-256. ``rate_limit`` is requests an hour.
+
+    ``requests`` counts how often it was used, ``successes`` how often that went well; both follow
+    a few seconds behind.
+    """
 
     __tablename__ = "instance_keys"
     __table_args__ = (UniqueConstraint("key_hash"), Index(None, "instance_id", "id"), SCHEMA)
@@ -110,6 +114,8 @@ class InstanceKeyRow(Base):
     expires_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]
     last_used_at: Mapped[Moment | None]
+    requests: Mapped[Big] = mapped_column(server_default=text("0"))
+    successes: Mapped[Big] = mapped_column(server_default=text("0"))
 
 
 class WebhookRow(Base):
@@ -284,6 +290,37 @@ class DeadLetterRow(Base):
     sealed: Mapped[bytes | None]
     handled: Mapped[Word | None]
     handled_at: Mapped[Moment | None]
+
+
+class AuditLogRow(Base):
+    """One thing that somebody did. Append only: the gateway's role may neither change nor delete.
+
+    Without ``tenant_id`` it concerns no organization that is known. ``before`` and ``after`` hold
+    no secrets. ``times`` is above one for what is sampled instead of written each time.
+    """
+
+    __tablename__ = "audit_logs"
+    __table_args__ = (
+        Index(None, "tenant_id", "at", "id"),
+        Index(None, "tenant_id", "resource_id", "at"),
+        Index(None, "at", "id"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    at: Mapped[Moment]
+    tenant_id: Mapped[UUID | None]
+    actor_type: Mapped[Word]
+    user_id: Mapped[UUID | None]
+    key_id: Mapped[UUID | None]
+    action: Mapped[Word]
+    resource_type: Mapped[Word]
+    resource_id: Mapped[Word | None]
+    before: Mapped[dict[str, object] | None] = mapped_column(JSONB(none_as_null=True))
+    after: Mapped[dict[str, object] | None] = mapped_column(JSONB(none_as_null=True))
+    address: Mapped[Word | None]
+    request_id: Mapped[Word | None]
+    times: Mapped[int]
 
 
 class GatewayOutboxRow(OutboxColumns, Base):

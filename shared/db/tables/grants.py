@@ -1,7 +1,8 @@
 """Who may do what to which table: the ownership of the architecture, enforced by PostgreSQL.
 
 Each service's role owns nothing; it may read and write every table of its own schema, and beyond
-that only what stands here, which is what its charter says.
+that only what stands here, which is what its charter says. What is append only it may not even
+write in full: there it adds and reads.
 """
 
 SERVICES = ("gateway", "dispatcher", "sessions", "webhooks", "stats")
@@ -35,6 +36,14 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("stats", "SELECT", "gateway.organizations"),
 )
 
+# (service, table of its own): to be added to and read. What is too old goes by a function that
+# the migrations own, which spares what is not.
+APPEND_ONLY: tuple[tuple[str, str], ...] = (("gateway", "gateway.audit_logs"),)
+# (service, function of its own)
+FUNCTIONS: tuple[tuple[str, str], ...] = (
+    ("gateway", "gateway.forget_audit_logs(timestamptz, integer)"),
+)
+
 
 def statements() -> list[str]:
     """What makes it so, on any database and however often it runs."""
@@ -59,6 +68,14 @@ def statements() -> list[str]:
         ]
     # The whatsmeow library keeps credentials here, in tables that it makes and migrates by itself.
     made.append(f"GRANT USAGE, CREATE ON SCHEMA whatsmeow TO {role('sessions')}")
+    made += [
+        f"REVOKE UPDATE, DELETE ON {table} FROM {role(service)}" for service, table in APPEND_ONLY
+    ]
+    for service, function in FUNCTIONS:
+        made += [
+            f"REVOKE ALL ON FUNCTION {function} FROM PUBLIC",
+            f"GRANT EXECUTE ON FUNCTION {function} TO {role(service)}",
+        ]
     for service, privilege, table in FOREIGN:
         made += [
             f"GRANT USAGE ON SCHEMA {table.split('.')[0]} TO {role(service)}",

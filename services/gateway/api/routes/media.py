@@ -24,6 +24,7 @@ def routes(media: Media) -> Sequence[Route]:
             method="POST",
             path="/api/media",
             handler=media.create,
+            audited="media.uploaded",
             summary="Upload a file, to be sent by any number of messages",
             description="As a form with the file as `file`, or as base64. Its type is told by its"
             " first bytes. The same content is kept once, whatever it is called.",
@@ -80,6 +81,7 @@ def routes(media: Media) -> Sequence[Route]:
             method="DELETE",
             path="/api/media/{id}",
             handler=media.delete,
+            audited="media.deleted",
             summary="Delete a file",
             description="409 while a message that has not been sent yet carries it. Messages that"
             " were sent keep what they said of it.",

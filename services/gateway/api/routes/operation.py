@@ -60,6 +60,7 @@ def routes(
             method="POST",
             path=f"{_SANDBOXED}/scan",
             handler=sandbox.scan,
+            audited="instance.sandbox_scanned",
             summary="Scan a sandbox instance's QR code",
             description="For instances with `settings.autoScan: false`; others scan themselves.",
             tag="Sandbox",
@@ -118,6 +119,7 @@ def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
             method="POST",
             path="/api/dead-letters/{id}/requeue",
             handler=dead_letters.requeue,
+            audited="dead_letter.requeued",
             summary="Put a dead letter back into its queue",
             description="Repair the cause first. It is delivered as if for the first time; should "
             "it die again, it is back in the list and `times` has grown. Asking twice puts it back "
@@ -133,6 +135,7 @@ def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
             method="DELETE",
             path="/api/dead-letters/{id}",
             handler=dead_letters.delete,
+            audited="dead_letter.deleted",
             summary="Throw a dead letter away",
             description="Its content is gone for good. That it was there can be seen for a week.",
             tag="Operation",
