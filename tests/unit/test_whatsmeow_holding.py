@@ -102,6 +102,30 @@ def test_what_has_come_and_is_not_committed_is_not_confirmed_however_long_it_tak
     going.result(PATIENCE)
 
 
+def test_what_there_is_no_room_for_is_never_confirmed(threads: ThreadPoolExecutor) -> None:
+    holding = Holding(ask=Asked(), most=2)
+    others = [MESSAGE.replace("3EB0A1", id_) for id_ in ("3EB0B1", "3EB0B2")]
+    assert all(map(holding.received, others))
+    holding.came(("message", "3EB0B1"))
+    assert not holding.received(MESSAGE)
+    assert holding.received(others[1])  # Known already: that costs no room.
+    late = sending(threads, holding, CONFIRMATION)
+    first = sending(threads, holding, CONFIRMATION.replace("3EB0A1", "3EB0B1"))
+    holding.settled(("message", "3EB0B1"), recorded=True)
+    first.result(PATIENCE)
+    assert not late.done()
+    holding.end()
+    late.result(PATIENCE)
+
+
+def test_what_whatsmeow_never_confirms_makes_room_in_the_end() -> None:
+    holding = Holding(ask=Asked(), most=1, abandoned=0)
+    assert holding.received(MESSAGE.replace("3EB0A1", "3EB0B1"))
+    assert holding.received(MESSAGE)
+    holding.came(KEY)
+    assert not holding.received(MESSAGE.replace("3EB0A1", "3EB0B2"))
+
+
 def test_the_end_of_the_connection_lets_everything_go(threads: ThreadPoolExecutor) -> None:
     holding, _ = a_holding()
     holding.received(MESSAGE)

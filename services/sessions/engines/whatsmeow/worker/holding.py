@@ -36,6 +36,8 @@ MOST: Final = 10_000
 # Seconds until a confirmation goes out although whatsmeow has handed on nothing: some parts of
 # the protocol are whatsmeow's own business, and it hands them on before it confirms them.
 NOTHING_CAME: Final = 5.0
+# Seconds after which one of which nothing waits may be forgotten, if there is need of room.
+ABANDONED: Final = 600.0
 
 # Attributes stand in alphabetical order, so whatever a sender may choose comes after these two.
 _ID: Final = re.compile(r'^<(?P<tag>\w+)[^>]*? id="(?P<id>[^"]*)"')
@@ -63,14 +65,23 @@ class Unreadable:
 
 @dataclass(slots=True)
 class _Pending:
-    """One message or receipt. ``expected`` is how many events whatsmeow may make of it."""
+    """One message or receipt, come at ``since``.
 
+    ``expected`` is how many events whatsmeow may make of it.
+    """
+
+    since: float
     expected: int = 0
     came: int = 0
     settled: int = 0
     recorded: bool = False
     unreadable: Unreadable | None = None
     asked: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that has come of it waits to be committed or looked up."""
+        return self.settled >= self.came and self.unreadable is None
 
 
 class Holding:
@@ -81,17 +92,26 @@ class Holding:
         *,
         ask: Callable[[Unreadable], None],
         nothing_came: float = NOTHING_CAME,
+        abandoned: float = ABANDONED,
+        most: int = MOST,
     ) -> None:
         self._ask = ask
         self._nothing_came = nothing_came
         self._changed = threading.Condition()
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
         self._done: OrderedDict[Key, None] = OrderedDict()
+        self._abandoned = abandoned
+        self._most = most
+        self._full = False
         self._over = False
         self._undecrypted: set[str] = set()
 
-    def received(self, frame: str) -> None:
-        """WhatsApp has sent a frame; whatsmeow has not looked at it yet."""
+    def received(self, frame: str) -> bool:
+        """WhatsApp has sent a frame; whatsmeow has not looked at it yet.
+
+        False if there is no room to remember it: it will not be confirmed, nor will what comes
+        after it, so the connection must be closed, and WhatsApp delivers it again at the next.
+        """
         tag = _tag(frame)
         if tag == "message":
             # What the phone tells its devices is whatsmeow's business.
@@ -100,15 +120,17 @@ class Holding:
         elif tag == "receipt":
             count = max(1, frame.count("<user "))
         else:
-            return
+            return True
         key = _key(tag, frame)
         if key is None or count == 0:
-            return
+            return True
         with self._changed:
-            self._pending.setdefault(key, _Pending()).expected += count
+            if key not in self._pending and not self._has_room():
+                self._full = True
+                return False
+            self._pending.setdefault(key, _Pending(since=monotonic())).expected += count
             self._pending.move_to_end(key)
-            while len(self._pending) > MOST:
-                self._pending.popitem(last=False)
+        return True
 
     def ignored(self, words: str) -> None:
         """whatsmeow has said this about a message; perhaps that it could not read it again."""
@@ -168,7 +190,7 @@ class Holding:
                 self._changed.wait(self._nothing_came)
             self._pending.pop(key, None)
             self._done[key] = None
-            while len(self._done) > MOST:
+            while len(self._done) > self._most:
                 self._done.popitem(last=False)
 
     def _keep_back(self, frame: str) -> None:
@@ -192,10 +214,19 @@ class Holding:
         with self._changed:
             return len(self._pending)
 
+    def _has_room(self) -> bool:
+        if len(self._pending) < self._most:
+            return True
+        key, oldest = next(iter(self._pending.items()))
+        # What whatsmeow never confirms, for a reason of its own, must not fill it in the end.
+        if oldest.idle and monotonic() - oldest.since >= self._abandoned:
+            del self._pending[key]
+        return len(self._pending) < self._most
+
     def _may_go(self, key: Key, since: float) -> bool:
         pending = self._pending.get(key)
         if pending is None:
-            return True
+            return not self._full
         if pending.settled < pending.came:
             return False
         if pending.unreadable is not None and not pending.recorded and key not in self._done:

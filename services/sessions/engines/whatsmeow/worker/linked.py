@@ -79,6 +79,9 @@ class Listener(Protocol):
     def store_failed(self) -> None:
         """A message could not be decrypted for want of the database; the socket must be closed."""
 
+    def overrun(self) -> None:
+        """More has come than can be held back; the socket must be closed."""
+
     def reconnecting(self) -> None:
         """whatsmeow is about to connect again; it does so when this returns."""
 
@@ -102,6 +105,7 @@ class Linked:
         self._once = threading.Lock()
         self._settled = False
         self._resumed = True
+        self._overrun = False
 
     def start(self, *, store: str, device: str | None, proxy: str | None, name: str) -> None:
         """Connect ``device``, or pair a new one if there is none. Returns at once."""
@@ -206,7 +210,9 @@ class Linked:
 
     def _received(self, frame: str) -> None:
         self.turns.received(frame)
-        self.holding.received(frame)
+        if not self.holding.received(frame) and not self._overrun:
+            self._overrun = True
+            self._listener.overrun()
         if frame.startswith("<failure"):
             found = {name: int(value) for name, value in _REASON.findall(frame)}
             self._listener.failure(

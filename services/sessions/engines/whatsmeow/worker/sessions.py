@@ -283,6 +283,10 @@ class Session:
         self.soon(lambda: self._last(asyncio.to_thread(self.linked.cut)))
         self._tell("store_failed")
 
+    def overrun(self) -> None:
+        self.soon(lambda: self._last(asyncio.to_thread(self.linked.cut)))
+        self._tell("overrun")
+
     def reconnecting(self) -> None:
         self._may_connect.clear()
         self.soon(lambda: self.link.say("reconnecting", run=self._run))
