@@ -1,4 +1,4 @@
-"""Writes the pages that the code knows best: docs/settings.md and docs/events.md.
+"""Writes the pages that the code knows best: docs/settings.md, docs/events.md, docs/audit.md.
 
 usage: python docs/generate.py [--check]
 
@@ -28,6 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 from services.dispatcher.settings import DispatcherSettings  # noqa: E402 - found only now
 from services.embedded import EmbeddedSettings  # noqa: E402
+from services.gateway.api.auditing import UNAUDITED  # noqa: E402
+from services.gateway.domain.auditing import BEYOND_ROUTES  # noqa: E402
 from services.gateway.settings import GatewaySettings  # noqa: E402
 from services.sessions.settings import SessionsSettings  # noqa: E402
 from services.stats.settings import StatsSettings  # noqa: E402
@@ -36,6 +38,7 @@ from shared.contracts import content  # noqa: E402
 from shared.contracts.events import EVENTS, Failure  # noqa: E402
 from shared.contracts.model import Event  # noqa: E402
 from shared.settings import ServiceSettings  # noqa: E402
+from tests.support.routes import declared  # noqa: E402
 
 GOLDEN = ROOT / "tests" / "contract" / "golden" / "events"
 MADE = "<!-- Made by 'make docs'. Change the code, not this page. -->"
@@ -88,6 +91,54 @@ HOW_EVENTS_CHANGE = (
     "Fields are only ever added, so ignore what you do not know. Whatever else has to change gets"
     " a new version, told beside the old one."
 )
+AUDIT: tuple[str, ...] = (
+    (
+        "Whatever changes something in an organization is written down: who did it, what, to"
+        " which resource, from which address, under which request id, and when. An entry is part"
+        " of the transaction of its change: neither is there without the other. What an engine"
+        " does, such as making a group, is written once it is known to be done; a crash in"
+        " between loses that entry."
+    ),
+    (
+        "Administrators read it at `GET /api/audit-logs`, latest first, filtered by `userId`,"
+        " `action` (`instance.deleted`, or `instance.*`), `resourceType`, `resourceId`, `from`"
+        " and `to`, as pages or, with `format=csv`, as a file of at most 50,000 lines. In the"
+        " file, a cell that a spreadsheet would take for a formula begins with an apostrophe. An"
+        " operator sees all organizations, or one by `tenantId`; what an operator does to an"
+        " organization, its administrators see."
+    ),
+    (
+        "`actor.type` is `user`, `user_key`, `instance_key`, `operator`, `system` (Waypost"
+        " itself) or `stranger`. `before` and `after` hold what was changed and nothing else."
+    ),
+    "## What is left out of entries",
+    (
+        "Secrets, told by the names of fields (`password`, `token`, `apiKey` and the like) and"
+        " by what they look like wherever they stand: keys, tokens, private keys, credentials"
+        " and queries in URLs, long random words. Of phone numbers the last two digits stay."
+        " That a secret was changed shows, as `***`. Long texts and lists are cut."
+    ),
+    "## How it is kept",
+    (
+        "The table `gateway.audit_logs` is append only: the role of the gateway may insert and"
+        " select, not update or delete. Entries older than `WAYPOST_AUDIT_RETENTION_DAYS` (365;"
+        " at least 30) are deleted by a function of the database, `gateway.forget_audit_logs`,"
+        " which spares everything younger than 30 days whoever calls it: with the gateway's"
+        " credentials one can neither rewrite what was done nor remove fresh traces. Only the"
+        " role that migrates can."
+    ),
+)
+SIGHTINGS = (
+    "What changes nothing and is still worth knowing. Strangers cause these as often as they like,"
+    " so they are noted after the answer and bounded: alike ones become one entry a minute whose"
+    " `times` says how many there were; of different ones, each gateway keeps 60 an hour for one"
+    " organization and 600 for all, and counts the rest in entries of the resource type"
+    " `unlisted`. A crash loses those of the last two seconds. Three of them also emit"
+    " [`security.violation`](events.md), at most once an hour for each user or key: a refresh"
+    " token that was used twice, a login that was locked, a revoked key that was used. A failed"
+    " login for an address without an account belongs to no organization, and what was typed is"
+    " not kept: it may be a password in the wrong field."
+)
 
 
 def settings_page() -> str:
@@ -133,6 +184,31 @@ def events_page() -> str:
     parts += ["## Shapes", "What the fields above are made of."]
     for shape in SHAPES:
         parts += [f"### {shape.__name__}", _prose(shape), _fields_table(shape)]
+    return _page(parts)
+
+
+def audit_page() -> str:
+    """How the audit log works, and every action that it knows."""
+    by_action: dict[str, list[str]] = {}
+    for route in declared():
+        if route.audited is not None:
+            by_action.setdefault(route.audited, []).append(f"`{route.method} {route.path}`")
+    actions = [(f"`{name}`", "<br>".join(routes)) for name, routes in sorted(by_action.items())]
+    others = [(f"`{action!s}`", meaning) for action, meaning in sorted(BEYOND_ROUTES.items())]
+    excused = [(f"`{route}`", why) for route, why in UNAUDITED.items()]
+    parts = [
+        "# The audit log",
+        MADE,
+        *AUDIT,
+        "## Actions",
+        _table(("action", "routes"), actions),
+        "## Security events",
+        SIGHTINGS,
+        _table(("action", "meaning"), others),
+        "## What is not in it",
+        "Reading, and these:",
+        _table(("route", "why"), excused),
+    ]
     return _page(parts)
 
 
@@ -301,7 +377,11 @@ def _page(parts: Iterable[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {DOCS / "settings.md": settings_page, DOCS / "events.md": events_page}
+PAGES = {
+    DOCS / "settings.md": settings_page,
+    DOCS / "events.md": events_page,
+    DOCS / "audit.md": audit_page,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

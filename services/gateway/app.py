@@ -10,6 +10,7 @@ from services.gateway.api.accounts import Accounts
 from services.gateway.api.askable import Askable
 from services.gateway.api.asking import Asking
 from services.gateway.api.attaching import Attaching
+from services.gateway.api.audit_logs import AuditLogs
 from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import Callers
 from services.gateway.api.changing import Changing
@@ -254,6 +255,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         events=Events(database=database, feed=feed, clock=clock),
         sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
+        audit_logs=AuditLogs(database=database),
         versions=Versions(commit=settings.commit),
     )
     consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)

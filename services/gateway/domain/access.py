@@ -17,6 +17,7 @@ class Needs(StrEnum):
 
     BEING_A_USER = "authenticated"
     ORGANIZATION = "can_manage_organization"
+    AUDIT = "can_view_audit_logs"
     SEE_CLIENTS = "can_view_assigned_clients"
     MANAGE_CLIENTS = "can_manage_clients"
     SEND = "can_send_messages / messages.send"
@@ -47,6 +48,7 @@ class Access:
 ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.BEING_A_USER: Access(),
     Needs.ORGANIZATION: Access(Permission.MANAGE_ORGANIZATION),
+    Needs.AUDIT: Access(Permission.VIEW_AUDIT_LOGS),
     Needs.SEE_CLIENTS: Access(Permission.VIEW_ASSIGNED_CLIENTS),
     Needs.MANAGE_CLIENTS: Access(Permission.MANAGE_CLIENTS),
     Needs.SEND: Access(Permission.SEND_MESSAGES, KeyPermission.MESSAGES_SEND),

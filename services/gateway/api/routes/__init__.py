@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway.api.accounts import Accounts
+from services.gateway.api.audit_logs import AuditLogs
 from services.gateway.api.connections import Connections
 from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.events import Events
@@ -16,6 +17,7 @@ from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.routes import (
     accounts,
+    audit,
     groups,
     instances,
     media,
@@ -50,6 +52,7 @@ class Handlers:
     events: Events
     sandbox: Sandbox
     dead_letters: DeadLetters
+    audit_logs: AuditLogs
     versions: Versions
 
 
@@ -68,6 +71,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),
         *webhooks.routes(handlers.webhook),
+        *audit.routes(handlers.audit_logs),
         *operation.routes(
             handlers.stats,
             handlers.events,
