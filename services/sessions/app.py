@@ -19,6 +19,7 @@ from services.sessions.engines.whatsmeow.workers import FOR_TESTS, INHERITED, Te
 from services.sessions.fetching import Fetching
 from services.sessions.inbound import Inbound
 from services.sessions.leases import Leases
+from services.sessions.lines import Lines
 from services.sessions.logins import LoginBudget
 from services.sessions.loops import (
     FORGET_EVERY,
@@ -32,6 +33,7 @@ from services.sessions.ownership import Ownership
 from services.sessions.reports import Reports
 from services.sessions.scratch import Scratch, usual_place
 from services.sessions.settings import SessionsSettings
+from services.sessions.signs import Signs
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Supervisor
 from services.sessions.tenures import ShardDuty
@@ -142,6 +144,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         drain=timedelta(seconds=settings.drain),
         most=settings.in_flight,
     )
+    lines = Lines(most=settings.questions, most_each=settings.questions_each)
     asking = Asking(
         database=database,
         fence=fence,
@@ -151,14 +154,15 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         clock=clock,
         told=relay.wake,
         metrics=metrics,
-        most=settings.questions,
-        most_each=settings.questions_each,
+        lines=lines,
     )
+    signs = Signs(leases=leases, sessions=supervisor, clock=clock, metrics=metrics, lines=lines)
     consumer = ShardConsumer(
         leases=leases,
         transmitter=transmitter,
         supervisor=supervisor,
         asking=asking,
+        signs=signs,
         sandbox=sandbox,
         metrics=messaging,
     )
@@ -197,7 +201,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             await stack.enter_async_context(supervisor.running())
             await stack.enter_async_context(reports.running())
             await stack.enter_async_context(transmitter.running())
-            await stack.enter_async_context(asking.running())
+            await stack.enter_async_context(lines.running())
             await stack.enter_async_context(fetching.running())
             await stack.enter_async_context(ownership.running())
             yield

@@ -1,21 +1,19 @@
-"""Asking: what somebody waits for, and small signs to a chat, beside the queue of messages."""
+"""Asking: what somebody waits for, beside the queue of messages."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 from uuid import UUID
 
 from services.sessions.domain.lifecycle import Status
 from services.sessions.engines.port import (
-    Capability,
-    Engine,
     SessionDown,
-    Unsupported,
+    capable,
     needed_to_ask,
 )
 from services.sessions.leases import Leases
+from services.sessions.lines import Line, Lines
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.store import fence as fences
 from services.sessions.store import numbers
@@ -27,9 +25,7 @@ from shared.clock import Clock
 from shared.contracts.commands import (
     AskInstance,
     InstanceAnswered,
-    MarkRead,
     Refusal,
-    ShowPresence,
 )
 from shared.contracts.envelope import Emitted
 from shared.contracts.events import ConnectionUpdate
@@ -53,10 +49,7 @@ log = get_logger()
 # A number that is on WhatsApp rarely leaves; one that is not may join at any moment.
 FOUND_FOR: Final = timedelta(hours=24)
 MISSED_FOR: Final = timedelta(hours=1)
-SIGN_DEADLINE: Final = timedelta(seconds=10)
 PUBLISH_AGAIN: Final = timedelta(milliseconds=250)
-# How many times as many tasks there may be when those count that only answer or refuse.
-REFUSING: Final = 4
 
 # A phone can be linked to what waits for one.
 _PAIRABLE: Final = frozenset({Status.CONNECTING, Status.QR})
@@ -76,18 +69,8 @@ class Sessions(Protocol):
         ...
 
 
-class _Line:
-    """What is under way for one instance. Signs take turns: "paused" must not pass "typing"."""
-
-    __slots__ = ("busy", "turn")
-
-    def __init__(self) -> None:
-        self.busy = 0
-        self.turn = asyncio.Lock()
-
-
 class Asking:
-    """Asks engines, a bounded number of questions at a time, and answers whoever waits.
+    """Asks engines, as many questions at a time as ``lines`` allow, and answers whoever waits.
 
     Nothing of it is kept: what is too much is refused, what comes too late is dropped, and what a
     crash cuts off is not answered. Only the shard's owner asks, as only it sends.
@@ -104,8 +87,7 @@ class Asking:
         clock: Clock,
         told: Callable[[Sequence[Stored]], None],
         metrics: SessionsMetrics,
-        most: int,
-        most_each: int,
+        lines: Lines,
     ) -> None:
         self._database = database
         self._fence = fence
@@ -115,26 +97,10 @@ class Asking:
         self._clock = clock
         self._told = told
         self._metrics = metrics
-        self._most = most
-        self._most_each = most_each
+        self._lines = lines
         # Questions by id, until nobody waits: the broker may bring one twice, and a group that is
         # made twice stays.
         self._asked: dict[UUID, datetime] = {}
-        self._lines: dict[UUID, _Line] = {}
-        self._busy = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._group: asyncio.TaskGroup | None = None
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
-        """Be able to ask for as long as the context is open; on exit cut off what is under way."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            try:
-                yield self
-            finally:
-                for task in self._tasks:
-                    task.cancel()
 
     def ask(self, command: AskInstance) -> None:
         """Begin to find the answer to a question; what came too late is dropped."""
@@ -144,47 +110,22 @@ class Asking:
             self._count(command.question, "too_late")
             return
         self._asked[command.ask_id] = command.until
-        if not self._full(command.instance_id):
-            line = self._enter(command.instance_id)
-            self._begin(self._answer(command, line))
+        if not self._lines.full(command.instance_id):
+            line = self._lines.enter(command.instance_id)
+            self._lines.begin(self._answer(command, line))
             return
         self._count(command.question, "refused")
         # A refusal costs no more than a publish, but there is an end to that too: whoever is told
         # nothing has waited for nothing, which a flood deserves.
-        if len(self._tasks) < REFUSING * self._most:
+        if not self._lines.flooded:
             too_much = Throttled("Too many questions at once; ask again when one is answered.")
-            self._begin(self._reply(command, _refusal(too_much)))
+            self._lines.begin(self._reply(command, _refusal(too_much)))
 
-    def mark_read(self, command: MarkRead) -> None:
-        """Begin to tell a chat that messages were read."""
-
-        async def tell(engine: Engine) -> None:
-            await engine.mark_read(
-                command.instance_id,
-                chat=command.chat,
-                sender=command.sender,
-                engine_message_ids=command.engine_message_ids,
-                played=command.played,
-            )
-
-        until = self._clock.now() + SIGN_DEADLINE
-        self._sign(command.instance_id, Capability.READ_RECEIPTS, tell, until=until)
-
-    def show_presence(self, command: ShowPresence) -> None:
-        """Begin to show a chat what the account is doing, unless that is over."""
-
-        async def tell(engine: Engine) -> None:
-            await engine.show_presence(command.instance_id, chat=command.chat, state=command.state)
-
-        self._sign(command.instance_id, Capability.TYPING, tell, until=command.until)
-
-    # Questions
-
-    async def _answer(self, command: AskInstance, line: _Line) -> None:
+    async def _answer(self, command: AskInstance, line: Line) -> None:
         try:
             said = await self._said(command)
         finally:
-            self._leave(command.instance_id, line)
+            self._lines.leave(command.instance_id, line)
         if said is None:
             self._count(command.question, "too_late")
             return
@@ -306,98 +247,8 @@ class Asking:
                 return
         log.warning("answer_not_published", question=command.question.kind)
 
-    # Signs
-
-    def _sign(
-        self,
-        instance_id: UUID,
-        capability: Capability,
-        tell: Callable[[Engine], Coroutine[None, None, None]],
-        *,
-        until: datetime,
-    ) -> None:
-        if self._clock.now() >= until:
-            self._metrics.signs.labels("too_late").inc()
-        elif self._full(instance_id):
-            self._metrics.signs.labels("too_many").inc()
-        else:
-            line = self._enter(instance_id)
-            self._begin(self._show(instance_id, line, capability, tell, until=until))
-
-    async def _show(
-        self,
-        instance_id: UUID,
-        line: _Line,
-        capability: Capability,
-        tell: Callable[[Engine], Coroutine[None, None, None]],
-        *,
-        until: datetime,
-    ) -> None:
-        try:
-            async with (
-                asyncio.timeout((until - self._clock.now()).total_seconds()),
-                line.turn,
-            ):
-                await tell(self._connected(instance_id, capability))
-        except TimeoutError:
-            self._metrics.signs.labels("too_late").inc()
-        except PlatformError as error:
-            self._metrics.signs.labels("refused").inc()
-            log.info("sign_refused", capability=capability.value, reason=error.message)
-        except Exception:
-            log.exception("sign_failed", capability=capability.value)
-            self._metrics.signs.labels("refused").inc()
-        else:
-            self._metrics.signs.labels("shown").inc()
-        finally:
-            self._leave(instance_id, line)
-
-    def _connected(self, instance_id: UUID, capability: Capability) -> Engine:
-        session = self._sessions.session(instance_id)
-        if session is None or session.status is not Status.READY:
-            raise SessionDown("The instance is not connected.")
-        if not self._leases.holds(session.lease):
-            raise SessionDown("Another process owns the instance now.")
-        capable(session.engine, capability)
-        return session.engine
-
-    # Tasks
-
-    def _full(self, instance_id: UUID) -> bool:
-        line = self._lines.get(instance_id)
-        busy = 0 if line is None else line.busy
-        waiting = len(self._tasks) >= REFUSING * self._most
-        return waiting or self._busy >= self._most or busy >= self._most_each
-
-    def _enter(self, instance_id: UUID) -> _Line:
-        line = self._lines.setdefault(instance_id, _Line())
-        line.busy += 1
-        self._busy += 1
-        return line
-
-    def _leave(self, instance_id: UUID, line: _Line) -> None:
-        line.busy -= 1
-        self._busy -= 1
-        if not line.busy:
-            del self._lines[instance_id]
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        if self._group is None:
-            work.close()
-            raise RuntimeError("questions are asked within running() only")
-        task = self._group.create_task(work, name="asking")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _count(self, question: Question, outcome: str) -> None:
         self._metrics.questions.labels(question.kind, outcome).inc()
-
-
-def capable(engine: Engine, capability: Capability) -> None:
-    """Raise ``Unsupported`` unless the engine can do this; its message tells what it can do."""
-    if capability not in engine.capabilities:
-        able = ", ".join(sorted(engine.capabilities))
-        raise Unsupported(f"The {engine.kind} engine has no {capability.value}; it has: {able}.")
 
 
 def _refusal(error: PlatformError) -> Refusal:

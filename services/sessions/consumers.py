@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from services.sessions.asking import Asking
 from services.sessions.leases import Leases
+from services.sessions.signs import Signs
 from services.sessions.supervisor import Supervisor
 from services.sessions.transmitter import Transmitter
 from shared.broker.port import Incoming, Outcome
@@ -50,6 +51,7 @@ class ShardConsumer:
         transmitter: Transmitter,
         supervisor: Supervisor,
         asking: Asking,
+        signs: Signs,
         sandbox: Sandbox,
         metrics: MessagingMetrics,
     ) -> None:
@@ -57,6 +59,7 @@ class ShardConsumer:
         self._transmitter = transmitter
         self._supervisor = supervisor
         self._asking = asking
+        self._signs = signs
         self._sandbox = sandbox
         self._metrics = metrics
         self._handlers: dict[str, Callable[[Incoming], Awaitable[None]]] = {
@@ -123,10 +126,10 @@ class ShardConsumer:
         self._asking.ask(AskInstance.model_validate_json(message.body))
 
     async def _mark_read(self, message: Incoming) -> None:
-        self._asking.mark_read(MarkRead.model_validate_json(message.body))
+        self._signs.mark_read(MarkRead.model_validate_json(message.body))
 
     async def _show_presence(self, message: Incoming) -> None:
-        self._asking.show_presence(ShowPresence.model_validate_json(message.body))
+        self._signs.show_presence(ShowPresence.model_validate_json(message.body))
 
     async def _scan(self, message: Incoming) -> None:
         self._sandbox.scan(ScanSandboxQr.model_validate_json(message.body).instance_id)

@@ -21,7 +21,9 @@ from services.sessions.engines.port import (
     SessionDown,
 )
 from services.sessions.leases import Leases
+from services.sessions.lines import Lines
 from services.sessions.metrics import SessionsMetrics
+from services.sessions.signs import Signs
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Session
 from shared.broker.memory import MemoryBroker
@@ -331,6 +333,7 @@ class Desk:
         self.leases = leases
         self.broker = broker
         self.asking: Asking
+        self.signs: Signs
         self._sessions: dict[UUID, Session] = {}
 
     def session(self, instance_id: UUID) -> Session | None:
@@ -410,6 +413,8 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
     leases.grant([LEASE], asked_at=clock.monotonic())
     desk = Desk(broker, leases)
     async with Database.open(database_url, role=role("sessions")) as database:
+        lines, metrics = Lines(most=5, most_each=2), SessionsMetrics(CollectorRegistry())
+        desk.signs = Signs(leases=leases, sessions=desk, clock=clock, metrics=metrics, lines=lines)
         desk.asking = Asking(
             database=database,
             fence=Fence(database),
@@ -418,11 +423,10 @@ async def desk(database_url: str) -> AsyncIterator[Desk]:
             broker=broker,
             clock=clock,
             told=lambda _: None,
-            metrics=SessionsMetrics(CollectorRegistry()),
-            most=5,
-            most_each=2,
+            metrics=metrics,
+            lines=lines,
         )
-        async with broker.listen(REPLIES, "me", desk.hear), desk.asking.running():
+        async with broker.listen(REPLIES, "me", desk.hear), lines.running():
             yield desk
 
 
@@ -507,7 +511,7 @@ async def test_a_sign_never_passes_an_earlier_one(desk: Desk) -> None:
     until = SystemClock().now() + timedelta(seconds=PATIENCE)
     states: Sequence[Literal["typing", "paused"]] = ("typing", "paused")
     for state in states:
-        desk.asking.show_presence(
+        desk.signs.show_presence(
             ShowPresence(instance_id=instance, chat="1@g.us", state=state, until=until)
         )
     for _ in range(5):
@@ -523,7 +527,7 @@ async def test_a_sign_that_comes_too_late_is_not_shown(desk: Desk) -> None:
     instance = desk.an_instance()
 
     def show(state: Literal["typing", "paused"], until: datetime) -> None:
-        desk.asking.show_presence(
+        desk.signs.show_presence(
             ShowPresence(instance_id=instance, chat="1@g.us", state=state, until=until)
         )
 

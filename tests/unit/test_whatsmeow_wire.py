@@ -20,8 +20,8 @@ from services.sessions.engines.port import (
 from services.sessions.engines.whatsmeow import wire
 from services.sessions.engines.whatsmeow.arrivals import Arrivals
 from services.sessions.engines.whatsmeow.credentials import store_url
+from services.sessions.engines.whatsmeow.pairing import why_pairing_ended
 from services.sessions.engines.whatsmeow.proxies import checked, name
-from services.sessions.engines.whatsmeow.session import why_pairing_ended
 from services.sessions.engines.whatsmeow.tunnels import Way
 from services.sessions.engines.whatsmeow.wire import Link
 from shared.contracts.content import Identity, Media, Text

@@ -408,6 +408,13 @@ class Engine(Protocol):
         ...
 
 
+def capable(engine: Engine, capability: Capability) -> None:
+    """Raise ``Unsupported`` unless the engine can do this; its message tells what it can do."""
+    if capability not in engine.capabilities:
+        able = ", ".join(sorted(engine.capabilities))
+        raise Unsupported(f"The {engine.kind} engine has no {capability.value}; it has: {able}.")
+
+
 def needed(content: Sendable) -> Capability:  # noqa: PLR0911 - one for each kind
     """What an engine must be capable of to say this."""
     match content:

@@ -1,9 +1,10 @@
 """WhatsApp by linked devices: whatsmeow, through neonize, in worker processes.
 
 The supervisor's side knows what an instance needs and what has happened to it: ``engine`` is the
-port, ``session`` one session from its opening to its end, ``offering`` its way to the sink,
-``workers`` the processes, ``devices`` what is stored, ``wire`` the socket. ``proxies`` chooses the
-way out, ``tunnels`` goes it, and ``relay`` is all that a worker sees of it.
+port, ``session`` one session from its opening to its end, ``pairing`` how its device is linked,
+``offering`` its way to the sink, ``workers`` the processes, ``devices`` what is stored, ``wire``
+the socket. ``proxies`` chooses the way out, ``tunnels`` goes it, and ``relay`` is all that a worker
+sees of it.
 
 A worker (``worker/``) holds up to twenty sessions. neonize may crash, and keeps threads that
 nothing ends; so it is kept apart, ended without ceremony, and started again. What a worker knows is

@@ -1,21 +1,26 @@
 """Which device an instance is, and the keys of that in whatsmeow's own tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 from services.sessions.domain.lease import Lease
 from services.sessions.engines.port import Opening
 from services.sessions.store import fence as fences
 from services.sessions.store.fence import HELD, Fence, claimed
+from shared.clock import Clock
 from shared.db.database import Database, HotConnection
 from shared.db.group_commit import GroupCommit
-from shared.errors import Fenced
+from shared.errors import Fenced, Transient
 
 # whatsmeow makes its tables by itself, when the first session is opened.
 _THERE: Final = "SELECT to_regclass('whatsmeow.whatsmeow_device') IS NOT NULL"
+
+T = TypeVar("T")
+
+AGAIN: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +187,15 @@ class Devices:
             )
         held = {(row[0], row[1]) for row in rows}
         return [(one.lease.shard, one.lease.epoch) in held for one in batch]
+
+
+async def patiently(clock: Clock, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Ask the database until it answers; for what nobody else would repeat."""
+    while True:
+        try:
+            return await call()
+        except Transient:
+            await clock.sleep(AGAIN)
 
 
 async def _held(connection: HotConnection, lease: Lease) -> None:

@@ -1,4 +1,4 @@
-"""A session from its opening to its end: pairing, connecting, staying connected."""
+"""A session from its opening to its end: connecting, staying connected, beginning anew."""
 
 import asyncio
 import random
@@ -20,8 +20,6 @@ from services.sessions.engines.port import (
     LoggedOut,
     Opening,
     Outgoing,
-    Paired,
-    Qr,
     Replaced,
     SessionDown,
     Sink,
@@ -30,8 +28,10 @@ from services.sessions.engines.port import (
 )
 from services.sessions.engines.whatsmeow import wire
 from services.sessions.engines.whatsmeow.arrivals import Arrivals
-from services.sessions.engines.whatsmeow.devices import Assigned, Devices
+from services.sessions.engines.whatsmeow.devices import Assigned, Devices, patiently
+from services.sessions.engines.whatsmeow.endings import Over, Trouble
 from services.sessions.engines.whatsmeow.offering import Offering
+from services.sessions.engines.whatsmeow.pairing import Pairing
 from services.sessions.engines.whatsmeow.proxies import Proxies
 from services.sessions.engines.whatsmeow.relay import Relay
 from services.sessions.engines.whatsmeow.tunnels import Way
@@ -39,7 +39,7 @@ from services.sessions.engines.whatsmeow.wire import Frame
 from services.sessions.engines.whatsmeow.workers import Died, Worker, Workers
 from shared import backoff
 from shared.clock import Clock
-from shared.contracts.questions import Answer, PairByCode, PairingCode, Question
+from shared.contracts.questions import Answer, PairByCode, Question
 from shared.errors import Conflict, Fenced, Transient, Unconfirmed
 from shared.ids import new_id
 from shared.log import get_logger
@@ -52,12 +52,6 @@ LOGIN: Final = 45.0
 BACK: Final = 60.0
 # How long pairing may take after the phone has scanned: it uploads some hundred keys.
 LINKING: Final = 90.0
-# WhatsApp's own rhythm: six codes, the first valid for longer than the others.
-FIRST_CODE: Final = timedelta(seconds=60)
-NEXT_CODE: Final = timedelta(seconds=20)
-CODES: Final = FIRST_CODE + 5 * NEXT_CODE
-# A timeout before this was not for want of a scan, but for want of a connection.
-NOT_YET: Final = timedelta(seconds=15)
 FIRST_WAIT: Final = timedelta(seconds=1)
 LONGEST_WAIT: Final = timedelta(minutes=1)
 # Logins that WhatsApp refuses without saying for what reason, before we leave it alone.
@@ -66,30 +60,6 @@ CLOSING: Final = 15.0
 # How long a session may take to close its connection itself before its proxy is taken away.
 ORDERLY: Final = 3.0
 QUIET: Final = 5.0
-
-
-PAIRING_TIMEOUT: Final = "pairing_timeout"
-# What another attempt would not change.
-GIVEN_UP: Final = frozenset({"client_outdated", "passkey_required"})
-
-
-class _Over(Exception):
-    """The session has ended; ``event`` says how, ``None`` if nobody is to be told by us."""
-
-    def __init__(self, event: Ending | None, *, erased: bool = False) -> None:
-        super().__init__()
-        self.event = event
-        self.erased = erased or isinstance(event, LoggedOut)
-
-
-class _Trouble(Exception):
-    """The connection is not what it should be; it is to be made anew, perhaps after a while."""
-
-    def __init__(self, reason: str, *, way: Way | None = None, at_once: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.way = way
-        self.at_once = at_once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +91,7 @@ class Session:
         self._clock = parts.clock
         self._worker: Worker | None = None
         self._run = ""
-        self._pairing = False
-        self._coded_at: datetime | None = None
+        self._pairing: Pairing | None = None
         self._news: asyncio.Queue[Frame] = asyncio.Queue()
         self._arrived = Arrivals()
         self._heard_at: datetime | None = None
@@ -196,7 +165,11 @@ class Session:
     async def ask(self, question: Question) -> Answer:
         """As ``Engine.ask``."""
         if isinstance(question, PairByCode):
-            return await self._pair_by_code(question)
+            if self._worker is None or self._pairing is None:
+                if self.online:
+                    raise Conflict("The instance is paired already.")
+                raise SessionDown("The instance is not waiting to be paired; try again shortly.")
+            return await self._pairing.by_code(question, self._worker, self._run)
         dumped = wire.QUESTION.dump_python(question, mode="json", by_alias=True)
         answer = await self.request("ask", question=dumped)
         return wire.ANSWER.validate_python(answer["answer"])
@@ -245,9 +218,9 @@ class Session:
             self._arrived.expect(stanza)
 
     def _on_told(self, frame: Frame) -> None:
-        if not self._pairing and frame["what"] == "connected":
+        if self._pairing is None and frame["what"] == "connected":
             self._go_online()
-        elif not self._pairing and frame["what"] == "disconnected":
+        elif self._pairing is None and frame["what"] == "disconnected":
             self._interrupt("connection_lost")
         self._news.put_nowait(frame)
 
@@ -265,22 +238,23 @@ class Session:
         id_ = frame["message_id"]
         # Only the worker died, perhaps, and what it had handed on is here.
         here = await self._arrived.committed(id_)
-        if here or await self._patiently(lambda: devices.recorded(self.instance_id, id_)):
+        if here or await patiently(self._clock, lambda: devices.recorded(self.instance_id, id_)):
             worker.known(frame["run"], id_)
             return
-        address = await self._patiently(lambda: devices.of(self.instance_id))
+        address = await patiently(self._clock, lambda: devices.of(self.instance_id))
         sender = frame["sender"]
-        if address is None or await self._patiently(lambda: devices.is_own(address, sender)):
+        if address is None or await patiently(self._clock, lambda: devices.is_own(address, sender)):
             # What other devices of the account say is not recorded.
             worker.known(frame["run"], id_)
             return
         log.warning("message_asked_for_again", instance_id=str(self.instance_id))
         lease = self.opening.lease
         try:
-            await self._patiently(
+            await patiently(
+                self._clock,
                 lambda: devices.end_sessions_with(
                     address, sender=sender, chat=frame["chat"], lease=lease
-                )
+                ),
             )
         except Fenced:
             return  # Its next owner is asked the same, and answers.
@@ -294,15 +268,15 @@ class Session:
             began = self._clock.monotonic()
             try:
                 await self._stay(await self._device())
-            except _Over as over:
+            except Over as over:
                 await self._finish(over)
                 return
-            except _Trouble as trouble:
+            except Trouble as trouble:
                 stable = self._clock.monotonic() - began > LONGEST_WAIT.total_seconds()
                 failures = 1 if stable else failures + 1
                 refusals = refusals + 1 if trouble.reason == "refused" else 0
                 if refusals >= REFUSALS:
-                    await self._finish(_Over(self._failed("refused")))
+                    await self._finish(Over(self._failed("refused")))
                     return
                 await self._again(trouble, failures)
             except Fenced:
@@ -310,12 +284,12 @@ class Session:
             except (Died, Transient) as error:
                 failures += 1
                 reason = "worker_died" if isinstance(error, Died) else "database_unavailable"
-                await self._again(_Trouble(reason), failures)
+                await self._again(Trouble(reason), failures)
             except Exception:
                 # A defect of ours, or of neonize: one session's, and no reason to end the others.
                 log.exception("session_failed", instance_id=str(self.instance_id))
                 failures += 1
-                await self._again(_Trouble("engine_failed"), failures)
+                await self._again(Trouble("engine_failed"), failures)
 
     async def _device(self) -> str | None:
         """The device to resume; ``None`` if there is none to."""
@@ -324,80 +298,15 @@ class Session:
             return device
         # It was logged out, and whatsmeow has erased its keys, and nobody lived to say so.
         now = self._clock.now()
-        raise _Over(LoggedOut(instance_id=self.instance_id, at=now, reason="logged_out"))
-
-    async def _pair(self) -> None:
-        """Show codes until a phone has linked the new device."""
-        codes = 0
-        shown_at = self._clock.now()
-        while True:
-            try:
-                async with asyncio.timeout(LOGIN if codes == 0 else CODES.total_seconds()):
-                    frame = await self._next()
-            except TimeoutError:
-                raise _Trouble("no_answer") from None
-            match frame["what"]:
-                case "code":
-                    codes += 1
-                    shown_at = self._clock.now()
-                    self._coded_at = self._coded_at or shown_at
-                    valid = FIRST_CODE if codes == 1 else NEXT_CODE
-                    self.offering.put(
-                        Qr(
-                            instance_id=self.instance_id,
-                            at=shown_at,
-                            code=frame["text"],
-                            expires_at=shown_at + valid,
-                        )
-                    )
-                case "login":
-                    self._judge(frame["word"], since=self._clock.now() - shown_at)
-                case "paired":
-                    await self._remember(frame)
-                    return
-                case "not_paired":
-                    raise _Trouble("pairing_failed")
-                case _:
-                    pass
-
-    def _judge(self, word: str, *, since: timedelta) -> None:
-        """What pairing has come to."""
-        reason = why_pairing_ended(word, since=since)
-        if reason is None:
-            return
-        if reason == PAIRING_TIMEOUT:
-            now = self._clock.now()
-            self._over(
-                Disconnected(instance_id=self.instance_id, at=now, reason=reason, will_retry=False)
-            )
-        if reason in GIVEN_UP:
-            self._over(self._failed(reason))
-        raise _Trouble(reason)
-
-    async def _remember(self, frame: Frame) -> None:
-        """The device is linked: keep its address before anybody is told."""
-        device: str = frame["device"]
-        now = self._clock.now()
-        await self._patiently(lambda: self._parts.devices.save(self.opening, device, at=now))
-        info = {"platform": frame["platform"], "name": self._name}
-        if frame["business_name"]:
-            info["businessName"] = frame["business_name"]
-        self.offering.put(
-            Paired(
-                instance_id=self.instance_id,
-                at=now,
-                phone_number=f"+{frame['number']}",
-                device_info=info,
-            )
-        )
-        self._pairing = False
+        raise Over(LoggedOut(instance_id=self.instance_id, at=now, reason="logged_out"))
 
     async def _stay(self, device: str | None) -> NoReturn:
         """Be connected, for as long as that lasts; first link a new device, if there is none."""
-        self._pairing, self._coded_at = device is None, None
+        self._pairing = self._a_pairing() if device is None else None
         async with self._placed(device):
-            if device is None:
-                await self._pair()
+            if self._pairing is not None:
+                await self._pairing.run(self._next)
+                self._pairing = None
             await self._abide(LOGIN if device else LINKING)
 
     async def _abide(self, patience: float) -> NoReturn:
@@ -408,7 +317,7 @@ class Session:
                 async with asyncio.timeout(wait):
                     frame = await self._next()
             except TimeoutError:
-                raise _Trouble("no_answer") from None
+                raise Trouble("no_answer") from None
             match frame["what"]:
                 case "connected":
                     until = None
@@ -421,9 +330,9 @@ class Session:
                 case "silence":
                     self._on_silence(timedelta(seconds=frame["seconds"]))
                 case "begin_anew":
-                    raise _Trouble("message_asked_for_again", at_once=True)
+                    raise Trouble("message_asked_for_again", at_once=True)
                 case "unacknowledged" | "overrun":
-                    raise _Trouble(frame["what"], at_once=True)
+                    raise Trouble(frame["what"], at_once=True)
                 case _:
                     pass
 
@@ -437,13 +346,13 @@ class Session:
             case "died":
                 raise Died("The worker has ended.")
             case "ended":
-                raise _Trouble(_why(frame["words"]))
+                raise Trouble(_why(frame["words"]))
             case "store_failed":
-                raise _Trouble("database_unavailable")
+                raise Trouble("database_unavailable")
             case "device_removed":
-                self._over(LoggedOut(instance_id=id_, at=now, reason="device_removed"), erased=True)
+                self._end(LoggedOut(instance_id=id_, at=now, reason="device_removed"), erased=True)
             case "replaced":
-                self._over(Replaced(instance_id=id_, at=now))
+                self._end(Replaced(instance_id=id_, at=now))
             case "failure":
                 self._on_failure(frame, now)
             case _:
@@ -455,18 +364,18 @@ class Session:
         id_ = self.instance_id
         match frame["reason"]:
             case 401:
-                self._over(LoggedOut(instance_id=id_, at=now, reason="logged_out"), erased=True)
+                self._end(LoggedOut(instance_id=id_, at=now, reason="logged_out"), erased=True)
             case 403 | 406:
-                self._over(Banned(instance_id=id_, at=now, reason="banned"), erased=True)
+                self._end(Banned(instance_id=id_, at=now, reason="banned"), erased=True)
             case 402:
                 until = now + timedelta(seconds=frame["expire"]) if frame["expire"] else None
-                self._over(Banned(instance_id=id_, at=now, reason="banned", until=until))
+                self._end(Banned(instance_id=id_, at=now, reason="banned", until=until))
             case 405:
-                self._over(self._failed("client_outdated"))
+                self._end(self._failed("client_outdated"))
             case 500 | 501 | 503:
                 return  # whatsmeow tries again by itself.
             case _:
-                raise _Trouble("refused")
+                raise Trouble("refused")
 
     def _on_silence(self, silence: timedelta) -> None:
         self._heard_at = self._clock.now() - silence
@@ -482,7 +391,7 @@ class Session:
                 last_heard_at=self._heard_at,
             )
         )
-        raise _Trouble("deaf", at_once=True)
+        raise Trouble("deaf", at_once=True)
 
     @asynccontextmanager
     async def _placed(self, device: str | None) -> Any:
@@ -491,7 +400,7 @@ class Session:
         # neonize does not clean up behind a connection that has failed, so it is not asked for one
         # that must.
         if not await self._parts.proxies.reach(way):
-            raise _Trouble("unreachable", way=way)
+            raise Trouble("unreachable", way=way)
         while not self._news.empty():
             self._news.get_nowait()
         async with AsyncExitStack() as stack:
@@ -516,12 +425,12 @@ class Session:
             finally:
                 worker, run = self._worker, self._run
                 self._worker, self._run = None, ""
-                if self._pairing:
+                if self._pairing is not None:
                     worker.haunted += 1
-                    self._pairing = False
+                    self._pairing = None
                 await _leave(self._parts.workers, worker, run, relay)
 
-    async def _again(self, trouble: _Trouble, failures: int) -> None:
+    async def _again(self, trouble: Trouble, failures: int) -> None:
         """Say what is wrong, and wait before the next attempt."""
         self._interrupt(trouble.reason)
         if trouble.way is not None:
@@ -543,33 +452,19 @@ class Session:
         except (Transient, Fenced) as error:
             log.warning("proxy_not_rotated", reason=error.message)
 
-    async def _finish(self, over: _Over) -> None:
+    async def _finish(self, over: Over) -> None:
         self.ending = True
         self.online = False
         if over.erased:
             try:
-                await self._patiently(
-                    lambda: self._parts.devices.forget(self.instance_id, lease=self.opening.lease)
+                await patiently(
+                    self._clock,
+                    lambda: self._parts.devices.forget(self.instance_id, lease=self.opening.lease),
                 )
             except Fenced:
                 return  # Its next owner finds out by itself.
         if over.event is not None:
             await self.offering.told(over.event)
-
-    async def _pair_by_code(self, question: PairByCode) -> Answer:
-        worker = self._worker
-        if worker is None or not self._pairing:
-            if self.online:
-                raise Conflict("The instance is paired already.")
-            raise SessionDown("The instance is not waiting to be paired; try again shortly.")
-        try:
-            answer = await worker.call(
-                "pair_by_code", self._run, number=question.phone_number.lstrip("+")
-            )
-        except Died as error:
-            raise SessionDown("The worker has ended.") from error
-        begun = self._coded_at or self._clock.now()
-        return PairingCode(code=answer["code"], expires_at=begun + CODES)
 
     async def _note(self, ours: str, theirs: str) -> bool:
         """Whether a message may be written under this id, which is recorded first."""
@@ -598,6 +493,15 @@ class Session:
                 )
             )
 
+    def _a_pairing(self) -> Pairing:
+        return Pairing(
+            self.opening,
+            name=self._name,
+            devices=self._parts.devices,
+            offering=self.offering,
+            clock=self._clock,
+        )
+
     def _connected(self) -> Worker:
         if self._worker is None or not self.online:
             raise SessionDown("The session is not connected.")
@@ -606,8 +510,8 @@ class Session:
     def _failed(self, reason: str) -> Failed:
         return Failed(instance_id=self.instance_id, at=self._clock.now(), reason=reason)
 
-    def _over(self, event: Ending, *, erased: bool = False) -> NoReturn:
-        raise _Over(event, erased=erased)
+    def _end(self, event: Ending, *, erased: bool = False) -> NoReturn:
+        raise Over(event, erased=erased)
 
     @property
     def _name(self) -> str:
@@ -617,14 +521,6 @@ class Session:
         task = asyncio.get_running_loop().create_task(work)
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
-
-    async def _patiently(self, call: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """Ask the database until it answers; for what nobody else would repeat."""
-        while True:
-            try:
-                return await call()
-            except Transient:
-                await self._clock.sleep(FIRST_WAIT)
 
 
 async def _leave(workers: Workers, worker: Worker, run: str, relay: Relay | None) -> None:
@@ -650,22 +546,6 @@ async def _leave(workers: Workers, worker: Worker, run: str, relay: Relay | None
         worker.end()
     finally:
         workers.release(worker, run)
-
-
-def why_pairing_ended(word: str, *, since: timedelta) -> str | None:
-    """What neonize's last word about a pairing means; ``None``: it went well.
-
-    ``since`` is how long ago the last code was shown: neonize calls it a timeout too if the
-    connection broke.
-    """
-    if word == "success":
-        return None
-    if word == "timeout":
-        return PAIRING_TIMEOUT if since > NOT_YET else "connection_lost"
-    if word == "err-client-outdated":
-        return "client_outdated"
-    # neonize has no way to give WhatsApp the passkey that it asks for.
-    return "passkey_required" if word.startswith("passkey") else "pairing_failed"
 
 
 def _why(words: str) -> str:

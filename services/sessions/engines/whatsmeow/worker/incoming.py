@@ -15,6 +15,7 @@ from services.sessions.domain.addresses import PERSON, public
 from services.sessions.engines.port import (
     EngineEvent,
     Incoming,
+    MediaHandle,
     MessageEdited,
     MessageReceived,
     MessageRevoked,
@@ -69,6 +70,27 @@ class Heading:
 
     def key(self, kind: str) -> str:
         return f"{kind}|{self.chat}|{self.sender.chat_id}|{self.id}"
+
+    def over(
+        self,
+        content: Content,
+        *,
+        kind: str = "message",
+        reply_to: str | None = None,
+        media: MediaHandle | None = None,
+    ) -> MessageReceived:
+        """The message that it stands over, when that says something of its own."""
+        return MessageReceived(
+            instance_id=self.instance_id,
+            at=self.at,
+            stanza_key=self.key(kind),
+            chat=self.chat,
+            sender=self.sender,
+            engine_message_id=self.id,
+            content=content,
+            reply_to=reply_to,
+            media=media,
+        )
 
 
 async def heard(
@@ -155,17 +177,8 @@ async def _received(client: Client, inner: Message, heading: Heading) -> Message
     quoting.remember(client, name, inner)
     if isinstance(said.content, Poll):
         memory_of(client).polls.keep(name, said.content.options)
-    return MessageReceived(
-        instance_id=heading.instance_id,
-        at=heading.at,
-        stanza_key=heading.key("message"),
-        chat=heading.chat,
-        sender=heading.sender,
-        engine_message_id=heading.id,
-        content=await _referring(client, said),
-        reply_to=said.reply_to,
-        media=said.file,
-    )
+    content = await _referring(client, said)
+    return heading.over(content, reply_to=said.reply_to, media=said.file)
 
 
 async def _changed(
@@ -229,18 +242,8 @@ async def _voted(
     poll_id = _id(key.ID)
     names = memory_of(client).polls.get(await _poll_name(client, key, heading)) or ()
     by_hash = {hashlib.sha256(name.encode()).digest(): name for name in names}
-    return MessageReceived(
-        instance_id=heading.instance_id,
-        at=heading.at,
-        stanza_key=heading.key("vote"),
-        chat=heading.chat,
-        sender=heading.sender,
-        engine_message_id=heading.id,
-        content=PollVote(
-            poll_id=poll_id,
-            options=tuple(by_hash.get(chosen, chosen.hex()) for chosen in vote.selectedOptions),
-        ),
-    )
+    options = tuple(by_hash.get(chosen, chosen.hex()) for chosen in vote.selectedOptions)
+    return heading.over(PollVote(poll_id=poll_id, options=options), kind="vote")
 
 
 async def _decrypted(client: Client, event: Heard) -> Vote | None:
