@@ -290,10 +290,13 @@ async def test_without_an_answer_in_time_one_is_told_what_to_do(database_url: st
         asked, made = await asyncio.gather(
             ada.get(at), ada.post(at, {"name": "x", "members": ["+12025550142"]})
         )
-        for response, advice in ((asked, "ask again"), (made, "look before you ask again")):
-            assert (response.status, response.code) == (503, "ENGINE_UNAVAILABLE")
-            assert advice in response.body["error"]["message"]
-            assert response.headers["Retry-After"] == "5"
+        assert (asked.status, asked.code) == (503, "ENGINE_UNAVAILABLE")
+        assert "ask again in a moment" in asked.body["error"]["message"]
+        assert asked.headers["Retry-After"] == "5"
+        # Whoever repeats it blindly may get two groups.
+        assert (made.status, made.code) == (504, "UNCONFIRMED")
+        assert "look before you ask again" in made.body["error"]["message"]
+        assert "Retry-After" not in made.headers
         # It waits no longer than the question is good for.
         question: AskInstance = await gateway.heard.next(AskInstance)
         assert question.until - gateway.clock.now() < timedelta(seconds=0.2)

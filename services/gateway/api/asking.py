@@ -146,11 +146,12 @@ class Asking:
                 await self._broker.publish([message])
                 # Not awaited itself: to be cancelled is the request's right, not only the answer's.
                 await asyncio.wait([waiting])
-        except (TimeoutError, Transient, Unroutable):
-            advice = _LOOK_FIRST if _changes(command.question) else _REPEATABLE
-            raise Transient(f"The instance did not answer; {advice}", retry_after=_SOON) from None
+        except Unroutable:
+            raise _unanswered() from None
+        except (TimeoutError, Transient):
+            raise _lost(command.question, _unanswered()) from None
         if waiting.cancelled():
-            raise _restarting()
+            raise _lost(command.question, _restarting())
         return waiting.result()
 
     def _hear(self, message: Incoming) -> None:
@@ -191,6 +192,17 @@ def _changes(question: Question) -> bool:
             return question.renew
         case _:
             return False
+
+
+def _lost(question: Question, transient: Transient) -> PlatformError:
+    """What to tell about a question that was asked and whose answer is not to be had any more."""
+    if not _changes(question):
+        return transient
+    return Unconfirmed(f"The instance did not answer; {_LOOK_FIRST}")
+
+
+def _unanswered() -> Transient:
+    return Transient(f"The instance did not answer; {_REPEATABLE}", retry_after=_SOON)
 
 
 def _restarting() -> Transient:
