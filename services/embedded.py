@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -33,6 +34,7 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.health import Health
 from shared.runtime.embedded_postgres import embedded_postgres
+from shared.runtime.heart import Heart
 from shared.runtime.main import start
 from shared.runtime.postgres_place import PostgresNotStarted
 from shared.runtime.serve import serve
@@ -129,7 +131,20 @@ async def run(
                 log_level=chosen.log_level,
                 **more,
             )
-            return build(own, platform)
+            service = build(own, platform)
+            heart = Heart(
+                service=name,
+                host=socket.gethostname(),
+                workload=service.workload,
+                database=database,
+                pause=platform.pause,
+                clock=clock,
+                stop=stop,
+                # Nobody would start us again.
+                restart=None,
+            )
+            await stack.enter_async_context(heart.beating())
+            return service
 
         api = await part(
             "gateway",

@@ -1,6 +1,9 @@
 """Metrics that every service has, on a registry that is passed in, since embedded runs five."""
 
+from collections.abc import Collection
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 
 class MessagingMetrics:
@@ -33,3 +36,16 @@ class MessagingMetrics:
             ["loop"],
             registry=registry,
         )
+
+
+def counted(metric: MetricWrapperBase, *, among: Collection[str] = ()) -> int:
+    """What a metric stands at, over all its series or those whose last label is ``among``."""
+    return int(
+        sum(
+            sample.value
+            for family in metric.collect()
+            for sample in family.samples
+            if not sample.name.endswith("_created")
+            and (not among or list(sample.labels.values())[-1] in among)
+        )
+    )

@@ -11,8 +11,9 @@ from shared.broker.port import Subscription
 from shared.contracts.commands import Dispatch, ReceiptsReported, TransmissionsSettled
 from shared.messaging import consumer
 from shared.messaging.outbox import Relay
+from shared.metrics import counted
 from shared.runtime import ops
-from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 
 # How many broker messages share a transaction; each may carry many items itself.
 BATCH: Final = 50
@@ -34,6 +35,7 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
         relay=relay,
         clock=platform.clock,
         metrics=metrics,
+        pause=platform.pause,
     )
     upkeep = Upkeep(
         database=platform.database,
@@ -59,6 +61,11 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
     return Service(
         name="dispatcher",
         health=platform.health,
+        workload=Workload(
+            processing=lambda: dispatching.processing,
+            completed=lambda: counted(metrics.claimed),
+            failed=lambda: counted(metrics.handled, among={"dead"}),
+        ),
         loops=[
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatching", run=dispatching.run),

@@ -23,6 +23,7 @@ from shared.ids import new_id
 from shared.log import get_logger
 from shared.messaging.outbox import Relay, Stored
 from shared.nudge import Nudge
+from shared.pause import Pause
 
 log = get_logger()
 
@@ -67,12 +68,16 @@ class Dispatching:
         relay: Relay,
         clock: Clock,
         metrics: DispatcherMetrics,
+        pause: Pause,
     ) -> None:
         self._database = database
         self._broker = broker
         self._relay = relay
         self._clock = clock
         self._metrics = metrics
+        self._pause = pause
+        # How many instances are being claimed for at this moment.
+        self.processing = 0
         self._nudge = Nudge()
         self._dirty: dict[UUID, None] = {}
         self._known: set[UUID] = set()
@@ -91,7 +96,7 @@ class Dispatching:
             self.look_at(found)
 
     async def run(self) -> None:
-        """Dispatch until cancelled."""
+        """Dispatch until cancelled; while paused, let everything wait where it is."""
         swept = float("-inf")
         while True:
             self._nudge.clear()
@@ -106,10 +111,12 @@ class Dispatching:
                 continue
             self._metrics.loop_succeeded.labels("dispatching").set(self._clock.now().timestamp())
             if not busy:
-                await self._nudge.wait(SOON if self._dirty else SWEEP)
+                await self._nudge.wait(SOON if self._dirty and not self._pause.on else SWEEP)
 
     async def sweep(self) -> None:
         """Find every instance with something in line, told of or not, and repeat lost commands."""
+        if self._pause.on:
+            return
         async with self._database.hot() as connection:
             self._dirty.update(dict.fromkeys(await claims.with_ready_messages(connection)))
         now = self._clock.now()
@@ -124,15 +131,18 @@ class Dispatching:
     async def step(self) -> bool:
         """Claim for the instances nudged so far, publish, and say whether there is more to do."""
         instances = list(self._dirty)[:INSTANCES_A_STEP]
-        if not instances:
+        if not instances or self._pause.on:
             return False
         for instance in instances:
             del self._dirty[instance]
+        self.processing = len(instances)
         try:
             claimed = await self._claim(instances)
         except Transient:
             self._dirty.update(dict.fromkeys(instances))
             raise
+        finally:
+            self.processing = 0
         if claimed:
             self._metrics.claimed.inc(len(claimed))
             await self.publish(claimed)

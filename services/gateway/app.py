@@ -46,6 +46,7 @@ from services.gateway.api.tail import Tail
 from services.gateway.api.uploads import Uploads
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
+from services.gateway.api.workers import Workers
 from services.gateway.consumers import Consumers, KeepDeadLetters
 from services.gateway.loops import (
     DispatchNews,
@@ -67,8 +68,9 @@ from shared.clock import Clock
 from shared.media.store import MediaStore
 from shared.messaging import consumer
 from shared.messaging.outbox import Relay
+from shared.metrics import counted
 from shared.runtime import ops
-from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 from shared.security.passwords import Passwords
 from shared.security.tokens import AccessTokens
 from shared.web.body import BodyLimits
@@ -256,6 +258,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
         audit_logs=AuditLogs(database=database),
+        workers=Workers(database=database, limits=limits),
         versions=Versions(commit=settings.commit),
     )
     consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)
@@ -304,6 +307,12 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     return Service(
         name="gateway",
         health=platform.health,
+        workload=Workload(
+            processing=lambda: 0,
+            completed=lambda: counted(metrics.accepted),
+            failed=lambda: counted(metrics.handled, among={"dead"}),
+            pausable=False,
+        ),
         resources=[
             limiter,
             sightings.lasting(),

@@ -38,13 +38,14 @@ from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Supervisor
 from services.sessions.tenures import ShardDuty
 from services.sessions.transmitter import Transmitter
+from shared.contracts.commands import TransmissionOutcome
 from shared.db.tables.grants import role
 from shared.ids import new_id
 from shared.media.store import MediaStore
 from shared.messaging.outbox import Relay
-from shared.metrics import MessagingMetrics
+from shared.metrics import MessagingMetrics, counted
 from shared.runtime import ops
-from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 from shared.security.egress import EgressClient
 from shared.settings import inherited
 
@@ -165,6 +166,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         signs=signs,
         sandbox=sandbox,
         metrics=messaging,
+        pause=platform.pause,
     )
     duty = ShardDuty(
         broker=platform.broker,
@@ -209,6 +211,14 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     return Service(
         name="sessions",
         health=platform.health,
+        workload=Workload(
+            processing=lambda: counted(metrics.in_flight),
+            completed=lambda: counted(metrics.settled, among={TransmissionOutcome.ACCEPTED}),
+            failed=lambda: counted(
+                metrics.settled,
+                among={TransmissionOutcome.REJECTED, TransmissionOutcome.UNKNOWN},
+            ),
+        ),
         resources=[working()],
         loops=[
             Loop(name="fetching", run=fetching.run),

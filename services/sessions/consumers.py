@@ -25,6 +25,7 @@ from shared.contracts.commands import (
 from shared.errors import Away, Fenced, Rejected, Transient
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
+from shared.pause import Pause
 
 log = get_logger()
 
@@ -54,6 +55,7 @@ class ShardConsumer:
         signs: Signs,
         sandbox: Sandbox,
         metrics: MessagingMetrics,
+        pause: Pause,
     ) -> None:
         self._leases = leases
         self._transmitter = transmitter
@@ -62,6 +64,7 @@ class ShardConsumer:
         self._signs = signs
         self._sandbox = sandbox
         self._metrics = metrics
+        self._pause = pause
         self._handlers: dict[str, Callable[[Incoming], Awaitable[None]]] = {
             ConnectInstance.TYPE: self._connect,
             DisconnectInstance.TYPE: self._disconnect,
@@ -85,6 +88,10 @@ class ShardConsumer:
         return counts
 
     async def _transmit(self, messages: Sequence[Incoming]) -> dict[str, Outcome]:
+        if self._pause.on:
+            # Not kept for later: what else is in the queue must not wait behind them, and the
+            # dispatcher repeats whatever has not been handed over.
+            return {message.message_id: Outcome.DONE for message in messages}
         commands: list[Transmit] = []
         outcomes: dict[str, Outcome] = {}
         for message in messages:

@@ -9,8 +9,9 @@ from services.stats.metrics import StatsMetrics
 from services.stats.settings import StatsSettings
 from shared.broker.port import Subscription
 from shared.messaging import consumer
+from shared.metrics import counted
 from shared.runtime import ops
-from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 
 # How many broker messages share a transaction, and how long to wait for company: a batch of
 # hundreds of events costs little more than one event, and nobody waits for a counter.
@@ -31,6 +32,12 @@ def build(settings: StatsSettings, platform: Platform) -> Service:
     return Service(
         name="stats",
         health=platform.health,
+        workload=Workload(
+            processing=lambda: 0,
+            completed=lambda: counted(metrics.counted),
+            failed=lambda: counted(metrics.handled, among={"dead"}),
+            pausable=False,
+        ),
         loops=[Loop(name="forgetting", run=forgetting.run)],
         subscriptions=[
             Subscription(

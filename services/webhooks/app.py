@@ -19,8 +19,9 @@ from shared.contracts.commands import TestEndpoint
 from shared.ids import new_id
 from shared.messaging import consumer
 from shared.messaging.outbox import Relay
+from shared.metrics import counted
 from shared.runtime import ops
-from shared.runtime.service import Listener, Loop, Platform, Service
+from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 from shared.security.egress import EgressClient
 
 # How many broker messages share a statement; each may carry 200 events.
@@ -57,7 +58,7 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
     )
     name = f"webhooks-{new_id()}"
     client = EgressClient(policy=settings.policy, limits=settings.limits)
-    lanes = Lanes(clock=clock, most=settings.endpoint_slots)
+    lanes = Lanes(clock=clock, most=settings.endpoint_slots, pause=platform.pause)
     ledger = Ledger(
         database=database,
         relay=relay,
@@ -94,7 +95,12 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
         worker=worker,
         consumers=consumers,
         claims=Claims(
-            database=database, worker=worker, clock=clock, metrics=metrics, timeout=timeout
+            database=database,
+            worker=worker,
+            clock=clock,
+            metrics=metrics,
+            timeout=timeout,
+            pause=platform.pause,
         ),
         repairs=Repairs(
             database=database,
@@ -123,6 +129,11 @@ def service(parts: Parts, settings: WebhooksSettings, platform: Platform) -> Ser
     return Service(
         name="webhooks",
         health=platform.health,
+        workload=Workload(
+            processing=lambda: counted(parts.metrics.posting),
+            completed=lambda: counted(parts.metrics.ended, among={"delivered"}),
+            failed=lambda: counted(parts.metrics.ended, among={"exhausted", "disabled"}),
+        ),
         resources=[parts.worker.running()],
         loops=[
             Loop(name="outbox", run=parts.relay.run),

@@ -16,6 +16,7 @@ from shared.db.database import Database, HotConnection
 from shared.errors import Transient
 from shared.log import get_logger
 from shared.messaging.outbox import Relay
+from shared.pause import Pause
 
 log = get_logger()
 
@@ -45,12 +46,14 @@ class Claims:
         clock: Clock,
         metrics: WebhooksMetrics,
         timeout: timedelta,
+        pause: Pause,
     ) -> None:
         self._database = database
         self._worker = worker
         self._clock = clock
         self._metrics = metrics
         self._timeout = timeout
+        self._pause = pause
         self._after = START
         self._oldest: datetime | None = None
 
@@ -70,7 +73,8 @@ class Claims:
                 await deliveries.release(connection, returned, worker=self._worker.name)
             found = await due.endpoints(connection, after=self._after, limit=ENDPOINTS)
             ended = await self._end_vain(connection, found, now=now)
-            await self._claim(connection, found, now=now)
+            if not self._pause.on:
+                await self._claim(connection, found, now=now)
         whole = len(found) < ENDPOINTS
         self._note_oldest(found, whole=whole, now=now)
         self._after = START if whole else found[-1].endpoint_id

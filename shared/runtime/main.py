@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -18,6 +19,7 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Transient
 from shared.health import Health
+from shared.runtime.heart import Heart
 from shared.runtime.serve import serve
 from shared.runtime.service import Platform, Service
 from shared.settings import ServiceSettings
@@ -104,9 +106,22 @@ async def _distributed(
             registry=CollectorRegistry(),
             health=health,
         )
-        await serve(
-            [build(chosen, platform)],
-            broker=broker,
+        service = build(chosen, platform)
+        heart = Heart(
+            service=name,
+            host=socket.gethostname(),
+            workload=service.workload,
+            database=database,
+            pause=platform.pause,
+            clock=clock,
             stop=stop,
-            grace=timedelta(seconds=chosen.drain_grace),
+            # Whoever has started us starts us again: an end in good order is all it takes.
+            restart=stop,
         )
+        async with heart.beating():
+            await serve(
+                [service],
+                broker=broker,
+                stop=stop,
+                grace=timedelta(seconds=chosen.drain_grace),
+            )

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from shared.broker.port import Broker, Subscription
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.health import Health
+from shared.pause import Pause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,28 @@ class Platform:
     clock: Clock
     registry: CollectorRegistry
     health: Health
+    pause: Pause = field(default_factory=Pause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """How a service counts its own work: what is under way, and what has ended since it began.
+
+    One that is not ``pausable`` does nothing that could wait without holding up others.
+    """
+
+    processing: Callable[[], int]
+    completed: Callable[[], int]
+    failed: Callable[[], int]
+    pausable: bool = True
+
+
+def _nothing() -> int:
+    return 0
+
+
+IDLE: Final = Workload(processing=_nothing, completed=_nothing, failed=_nothing, pausable=False)
+"""Of a service that has no work to speak of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +71,7 @@ class Service:
 
     name: str
     health: Health
+    workload: Workload = IDLE
     resources: Sequence[AbstractAsyncContextManager[object]] = ()
     loops: Sequence[Loop] = ()
     subscriptions: Sequence[Subscription] = ()

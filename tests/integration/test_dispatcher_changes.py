@@ -22,6 +22,7 @@ from shared.contracts.events import MessageEdited, MessageEvent, MessageReceived
 from shared.db.database import Database
 from shared.ids import id_of, new_id
 from shared.messaging.outbox import Relay
+from shared.pause import Pause
 from tests.support.builders import NOON, a_message_row, a_settled, an_instance, an_organization
 from tests.support.clock import HandClock
 
@@ -43,7 +44,12 @@ class World:
             database=database, broker=broker, schema="dispatcher", clock=clock, metrics=metrics
         )
         dispatching = Dispatching(
-            database=database, broker=broker, relay=relay, clock=clock, metrics=metrics
+            database=database,
+            broker=broker,
+            relay=relay,
+            clock=clock,
+            metrics=metrics,
+            pause=Pause(),
         )
         self.consumers = Consumers(
             database=database, dispatching=dispatching, relay=relay, clock=clock

@@ -19,6 +19,7 @@ from shared.broker.port import Incoming, Outcome, Subscription
 from shared.contracts.commands import Receipt, Transmission, TransmissionOutcome, Transmit
 from shared.db.database import Database
 from shared.messaging.outbox import Relay
+from shared.pause import Pause
 from tests.support.builders import (
     NOON,
     a_message_row,
@@ -39,13 +40,19 @@ class World:
         self.database = database
         self.sql = sql
         self.clock = HandClock()
+        self.pause = Pause()
         self.transmitted: list[Transmission] = []
         metrics = DispatcherMetrics(CollectorRegistry())
         relay = Relay(
             database=database, broker=broker, schema="dispatcher", clock=self.clock, metrics=metrics
         )
         self.dispatching = Dispatching(
-            database=database, broker=broker, relay=relay, clock=self.clock, metrics=metrics
+            database=database,
+            broker=broker,
+            relay=relay,
+            clock=self.clock,
+            metrics=metrics,
+            pause=self.pause,
         )
         self.upkeep = Upkeep(
             database=database,
@@ -351,3 +358,15 @@ async def test_being_slowed_down_holds_the_whole_instance(world: World) -> None:
     assert await world.dispatch(instance) == []
     world.clock.move(timedelta(seconds=10))
     assert await world.dispatch(instance) == ["a1", "b1"]
+
+
+async def test_while_paused_nothing_is_claimed_and_nothing_is_lost(world: World) -> None:
+    tenant = await an_organization(world.sql)
+    instance = await an_instance(world.sql, tenant)
+    world.pause.hold()
+    await a_message_row(world.sql, tenant, instance, text="patience")
+    await world.dispatching.sweep()
+    assert await world.dispatch(instance) == []
+    assert await world.statuses() == ["queued"]
+    world.pause.go_on()
+    assert await world.dispatch() == ["patience"]

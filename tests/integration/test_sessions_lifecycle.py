@@ -15,6 +15,7 @@ from shared.contracts.commands import (
 )
 from shared.contracts.content import Text
 from shared.contracts.events import InstanceQr, InstanceStatus
+from shared.pause import Pause
 from tests.support import sessions
 from tests.support.builders import an_instance, an_organization
 from tests.support.sessions import Sessions, a_paired_instance, a_transmission
@@ -243,3 +244,19 @@ async def test_an_orderly_end_waits_for_what_is_in_flight(database_url: str) -> 
     await sql.close()
     assert row is not None
     assert (row["outcome"], free) == ("unknown", 64)
+
+
+async def test_while_paused_nothing_is_transmitted_and_all_else_goes_on(database_url: str) -> None:
+    pause = Pause()
+    async with sessions.running(database_url, pause=pause, reconcile_every=3600) as world:
+        tenant = await an_organization(world.sql)
+        pause.hold()
+        instance = await connected(world, tenant)
+        transmission = a_transmission(instance)
+        await world.transmit(transmission)
+        assert await world.sql.fetchval("SELECT count(*) FROM sessions.handovers") == 0
+        pause.go_on()
+        # As the dispatcher does with whatever was not handed over.
+        await world.transmit(transmission)
+        settled = await world.heard.outcome(transmission)
+        assert settled.outcome is TransmissionOutcome.ACCEPTED

@@ -230,3 +230,15 @@ async def test_attempts_keep_the_beginning_of_the_answer(world: World, receiver:
     assert attempt["response"] == "\ufffd\ufffd" + "x" * 1022
     assert attempt["at"] == datetime(2026, 1, 15, 12, tzinfo=UTC)
     assert attempt["status_code"] == 200
+
+
+async def test_while_paused_deliveries_are_made_and_wait(world: World, receiver: Receiver) -> None:
+    async with world.running() as parts:
+        await world.endpoint(receiver.url)
+        world.pause.hold()
+        await world.post(parts, world.sent())
+        assert await world.states() == ["pending"]
+        assert receiver.got == []
+        world.pause.go_on()
+        await world.post(parts)
+        assert await world.states() == ["delivered"]

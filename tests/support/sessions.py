@@ -38,6 +38,7 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.health import Health
 from shared.ids import new_id
+from shared.pause import Pause
 from shared.runtime.serve import serve
 from shared.runtime.service import Platform
 from tests.support.builders import an_instance
@@ -249,7 +250,9 @@ async def _ignore(messages: Sequence[Incoming]) -> Sequence[Outcome]:
 
 
 @asynccontextmanager
-async def process(database_url: str, broker: MemoryBroker, **settings: Any) -> AsyncIterator[None]:
+async def process(
+    database_url: str, broker: MemoryBroker, pause: Pause | None = None, **settings: Any
+) -> AsyncIterator[None]:
     """One session process, from start to an orderly end."""
     clock = SystemClock()
     stop, started = asyncio.Event(), asyncio.Event()
@@ -276,6 +279,7 @@ async def process(database_url: str, broker: MemoryBroker, **settings: Any) -> A
                 clock=clock,
                 registry=CollectorRegistry(),
                 health=Health(clock),
+                pause=pause or Pause(),
             ),
         )
         async with asyncio.TaskGroup() as group:

@@ -27,6 +27,7 @@ from shared.contracts.model import Event
 from shared.db.database import Database
 from shared.health import Health
 from shared.ids import id_of, new_id
+from shared.pause import Pause
 from shared.runtime.service import Platform, Service
 from shared.security.sealing import Place
 from shared.security.signatures import SECRETS, new_secret
@@ -138,6 +139,7 @@ class World:
         self.url = url
         self.sql = sql
         self.clock = clock
+        self.pause = Pause()
         mine = tuple(b for b in TOPOLOGY.bindings if b.queue.startswith("webhooks."))
         self.broker = MemoryBroker(
             Topology(TOPOLOGY.exchanges, TOPOLOGY.queues, mine), raise_failures=True
@@ -191,6 +193,7 @@ class World:
                 clock=self.clock,
                 registry=CollectorRegistry(),
                 health=Health(self.clock),
+                pause=self.pause,
             )
             parts = assemble(chosen, platform)
             yield parts, service(parts, chosen, platform)

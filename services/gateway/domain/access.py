@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from services.gateway.domain.permissions import KeyPermission, Permission
+from services.gateway.domain.permissions import KeyPermission, Permission, Role
 from services.gateway.domain.principal import Principal, PrincipalKind
 from shared.errors import Forbidden
 
@@ -16,6 +16,7 @@ class Needs(StrEnum):
     """
 
     BEING_A_USER = "authenticated"
+    OPERATE = "operator"
     ORGANIZATION = "can_manage_organization"
     AUDIT = "can_view_audit_logs"
     SEE_CLIENTS = "can_view_assigned_clients"
@@ -43,10 +44,12 @@ class Access:
     user: Permission | None = None
     key: KeyPermission | None = None
     users: bool = True
+    operator: bool = False
 
 
 ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.BEING_A_USER: Access(),
+    Needs.OPERATE: Access(operator=True),
     Needs.ORGANIZATION: Access(Permission.MANAGE_ORGANIZATION),
     Needs.AUDIT: Access(Permission.VIEW_AUDIT_LOGS),
     Needs.SEE_CLIENTS: Access(Permission.VIEW_ASSIGNED_CLIENTS),
@@ -80,6 +83,8 @@ def require(principal: Principal, access: Access) -> None:
         return
     if not access.users:
         raise Forbidden("This is for instance keys (api_…); a user names the instance in the path.")
+    if access.operator and principal.role is not Role.OPERATOR:
+        raise Forbidden("This is for the platform's operators.")
     if access.user is not None and access.user not in principal.permissions:
         raise Forbidden(
             f"This needs the permission {access.user}; ask an administrator of your organization."

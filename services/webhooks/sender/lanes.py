@@ -11,6 +11,7 @@ from services.webhooks.domain.endpoint import Endpoint
 from services.webhooks.domain.health import Health
 from services.webhooks.domain.pacing import FIRST_LIMIT, limit_after, room
 from shared.clock import Clock
+from shared.pause import Pause
 
 # Deliveries that one worker may hold, over all lanes: their bodies are in memory.
 MOST_HELD: Final = 4000
@@ -56,9 +57,10 @@ class Lane:
 class Lanes:
     """All lanes of a worker. Room is reserved before a claim is written, never after."""
 
-    def __init__(self, *, clock: Clock, most: int) -> None:
+    def __init__(self, *, clock: Clock, most: int, pause: Pause) -> None:
         self._clock = clock
         self._most = most
+        self._pause = pause
         self._lanes: dict[UUID, Lane] = {}
         self._returned: list[UUID] = []
         self._held = 0
@@ -76,7 +78,7 @@ class Lanes:
         """Take room for a delivery about to be made; without room, it waits in the table."""
         lane = self.of(endpoint)
         fits = lane.room() > 0 and self._held < MOST_HELD
-        if endpoint.open or lane.open or lane.backlog or not fits:
+        if endpoint.open or lane.open or lane.backlog or self._pause.on or not fits:
             lane.backlog = True
             return False
         lane.reserved += 1

@@ -32,6 +32,27 @@ class Base(DeclarativeBase):
     )
 
 
+class WorkerColumns:
+    """A process that lives, or did a while ago: its heartbeat, and what it has done.
+
+    ``throughput`` is what it has completed a minute, lately; ``memory`` is in bytes. Times are the
+    database's.
+    """
+
+    id: Mapped[Id]
+    name: Mapped[Word]
+    state: Mapped[Word]
+    processing: Mapped[int]
+    completed: Mapped[Big]
+    failed: Mapped[Big]
+    throughput: Mapped[float]
+    memory: Mapped[Big]
+    pausable: Mapped[bool]
+    restartable: Mapped[bool]
+    started_at: Mapped[Moment]
+    beat_at: Mapped[Moment]
+
+
 class OutboxColumns:
     """A message that is committed with its cause and leaves once the broker has confirmed it.
 

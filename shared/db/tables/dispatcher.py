@@ -5,7 +5,17 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Identity, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Id, Json, Moment, OutboxColumns, Ref, Small, Word
+from shared.db.tables.base import (
+    Base,
+    Id,
+    Json,
+    Moment,
+    OutboxColumns,
+    Ref,
+    Small,
+    Word,
+    WorkerColumns,
+)
 
 SCHEMA = {"schema": "dispatcher"}
 
@@ -153,4 +163,11 @@ class DispatcherOutboxRow(OutboxColumns, Base):
     """What the dispatcher has promised to tell."""
 
     __tablename__ = "outbox"
+    __table_args__ = (SCHEMA,)
+
+
+class DispatcherWorkerRow(WorkerColumns, Base):
+    """A process of this service."""
+
+    __tablename__ = "workers"
     __table_args__ = (SCHEMA,)

@@ -7,7 +7,18 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Text, UniqueConstraint, te
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Big, Id, Json, Moment, OutboxColumns, Ref, Small, Word
+from shared.db.tables.base import (
+    Base,
+    Big,
+    Id,
+    Json,
+    Moment,
+    OutboxColumns,
+    Ref,
+    Small,
+    Word,
+    WorkerColumns,
+)
 
 SCHEMA = {"schema": "gateway"}
 
@@ -328,3 +339,27 @@ class GatewayOutboxRow(OutboxColumns, Base):
 
     __tablename__ = "outbox"
     __table_args__ = (SCHEMA,)
+
+
+class GatewayWorkerRow(WorkerColumns, Base):
+    """A process of this service."""
+
+    __tablename__ = "workers"
+    __table_args__ = (SCHEMA,)
+
+
+class WorkerOrderRow(Base):
+    """What an operator wants of a service's workers: of one by its name, or of all, without.
+
+    ``paused`` is null where that is left to what is wanted of all. Workers that have started since
+    ``restart_at`` need not; failures before ``cleared_at`` are not shown any more.
+    """
+
+    __tablename__ = "worker_orders"
+    __table_args__ = (SCHEMA,)
+
+    service: Mapped[str] = mapped_column(Text, primary_key=True)
+    worker: Mapped[str] = mapped_column(Text, primary_key=True)
+    paused: Mapped[bool | None]
+    restart_at: Mapped[Moment | None]
+    cleared_at: Mapped[Moment | None]

@@ -17,6 +17,7 @@ from shared.db.tables.base import (
     Sequence,
     Small,
     Word,
+    WorkerColumns,
 )
 
 SCHEMA = {"schema": "sessions"}
@@ -261,3 +262,10 @@ class SandboxGroupRow(Base):
     members: Mapped[Json]
     invite: Mapped[Word]
     created_at: Mapped[Moment]
+
+
+class SessionsWorkerRow(WorkerColumns, Base):
+    """A process of this service."""
+
+    __tablename__ = "workers"
+    __table_args__ = (SCHEMA,)

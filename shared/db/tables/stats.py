@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Big, Id, Moment
+from shared.db.tables.base import Base, Big, Id, Moment, WorkerColumns
 
 SCHEMA = {"schema": "stats"}
 
@@ -32,3 +32,10 @@ class StatsInboxRow(Base):
 
     event_id: Mapped[Id]
     seen_at: Mapped[Moment]
+
+
+class StatsWorkerRow(WorkerColumns, Base):
+    """A process of this service."""
+
+    __tablename__ = "workers"
+    __table_args__ = (SCHEMA,)

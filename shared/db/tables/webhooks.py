@@ -5,7 +5,16 @@ from uuid import UUID
 from sqlalchemy import Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.db.tables.base import Base, Id, Moment, OutboxColumns, Ref, Small, Word
+from shared.db.tables.base import (
+    Base,
+    Id,
+    Moment,
+    OutboxColumns,
+    Ref,
+    Small,
+    Word,
+    WorkerColumns,
+)
 
 SCHEMA = {"schema": "webhooks"}
 
@@ -90,4 +99,11 @@ class WebhooksOutboxRow(OutboxColumns, Base):
     """What the webhook service has promised to tell."""
 
     __tablename__ = "outbox"
+    __table_args__ = (SCHEMA,)
+
+
+class WebhooksWorkerRow(WorkerColumns, Base):
+    """A process of this service."""
+
+    __tablename__ = "workers"
     __table_args__ = (SCHEMA,)

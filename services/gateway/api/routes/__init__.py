@@ -30,6 +30,7 @@ from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.stats import Stats
 from services.gateway.api.version import Versions
 from services.gateway.api.webhook import PrimaryWebhook
+from services.gateway.api.workers import Workers
 from shared.web.routes import Route
 
 
@@ -53,6 +54,7 @@ class Handlers:
     sandbox: Sandbox
     dead_letters: DeadLetters
     audit_logs: AuditLogs
+    workers: Workers
     versions: Versions
 
 
@@ -76,7 +78,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
             handlers.stats,
             handlers.events,
             handlers.sandbox,
-            handlers.dead_letters,
             handlers.versions,
         ),
+        *operation.upkeep(handlers.dead_letters, handlers.workers),
     )

@@ -14,6 +14,7 @@ from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import Asked
 from services.gateway.api.stats import Stats, StatsQuery, StatsView
 from services.gateway.api.version import Versions, VersionView
+from services.gateway.api.workers import Ordered, WorkerOrder, Workers, WorkerView
 from services.gateway.domain.access import Needs
 from shared.web.routes import Route
 
@@ -24,7 +25,6 @@ def routes(
     stats: Stats,
     events: Events,
     sandbox: Sandbox,
-    dead_letters: DeadLetters,
     versions: Versions,
 ) -> Sequence[Route]:
     """What is left."""
@@ -84,7 +84,6 @@ def routes(
             limited=True,
             errors=("CONFLICT", "INSTANCE_NOT_READY"),
         ),
-        *_dead_letters(dead_letters),
         Route(
             method="GET",
             path="/api/version",
@@ -96,6 +95,11 @@ def routes(
             limited=True,
         ),
     )
+
+
+def upkeep(dead_letters: DeadLetters, workers: Workers) -> Sequence[Route]:
+    """What those use who keep it running."""
+    return (*_dead_letters(dead_letters), *_workers(workers))
 
 
 def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
@@ -143,5 +147,43 @@ def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
             response=Deleted,
             limited=True,
             errors=("CONFLICT",),
+        ),
+    )
+
+
+def _workers(workers: Workers) -> Sequence[Route]:
+    return (
+        Route(
+            method="GET",
+            path="/api/workers",
+            handler=workers.list,
+            summary="The processes of all services, and what waits for them",
+            description="For the platform's operator. An administrator sees, for each service, "
+            "what of their organization waits, is under way and has failed today. A worker without "
+            "a heartbeat for 15 seconds is `lost`, and an hour later not listed any more.",
+            tag="Operation",
+            permission=Needs.ORGANIZATION,
+            response=list[WorkerView],
+            limited=True,
+            aliases=("/api/workers/whatsapp",),
+        ),
+        Route(
+            method="POST",
+            path="/api/workers",
+            handler=workers.order,
+            summary="Pause, resume or restart workers, or clear what they count as failed",
+            description="Followed within a few seconds. `pause`: take no more work; what was "
+            "accepted waits, also over a restart. `restart`: finish what is under way and end, to "
+            "be started again by the supervisor. `clear_failed`: `failed` counts from zero; "
+            "messages, deliveries, dead letters and metrics stay as they are.",
+            tag="Operation",
+            permission=Needs.OPERATE,
+            audited="worker.ordered",
+            request=WorkerOrder,
+            response=Ordered,
+            status=202,
+            limited=True,
+            errors=("CONFLICT", "NOT_FOUND"),
+            aliases=("/api/workers/whatsapp",),
         ),
     )
