@@ -89,6 +89,7 @@ class Edge:
         """Put the edge around every route of ``app``, before anything else is."""
         app.middlewares.insert(0, self.handle)
         app.on_response_prepare.append(self.prepare)
+        app.on_cleanup.append(self._flush)
 
     @web.middleware
     async def handle(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -132,6 +133,10 @@ class Edge:
         headers.merge(SECURITY)
         if self._cors:
             self._cors.mark(request, headers)
+
+    async def _flush(self, _app: web.Application) -> None:
+        """The last requests have been handled."""
+        self._handled.flush()
 
     def _fail(
         self, request: web.Request, request_id: str, error: Exception

@@ -8,7 +8,8 @@ have it written directly. Any other line goes through structlog, and so does thi
 
 import asyncio
 from collections.abc import Mapping
-from typing import BinaryIO, Final, Protocol
+from datetime import datetime
+from typing import BinaryIO, Final, NamedTuple, Protocol
 
 import orjson
 import structlog
@@ -35,9 +36,13 @@ class RequestLog(Protocol):
         quiet: bool,
         facts: Mapping[str, str],
     ) -> None:
-        """Write it, with ``facts``, which are ids; ``quiet`` is for probes, whose lines are at
-        debug. Must neither raise nor wait.
+        """Write it, with ``facts``, which are ids and do not change any more; ``quiet`` is for
+        probes, whose lines are at debug. Must neither raise nor wait.
         """
+        ...
+
+    def flush(self) -> None:
+        """Write what has been kept back: there will be no more requests."""
         ...
 
 
@@ -70,18 +75,48 @@ class StructuredRequestLog:
             **facts,
         )
 
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+class _Handled(NamedTuple):
+    """What a line says, until it is written."""
+
+    at: datetime
+    method: str
+    route: str
+    status: int
+    duration_ms: float
+    request_id: str
+    facts: Mapping[str, str]
+
+    def line(self) -> bytes:
+        shown: dict[str, object] = {
+            "event": _EVENT,
+            "level": "info",
+            "timestamp": self.at,
+            "method": self.method,
+            "route": self.route,
+            "status": self.status,
+            "duration_ms": self.duration_ms,
+            "request_id": self.request_id,
+            **self.facts,
+        }
+        return orjson.dumps(shown, default=str, option=_OPTIONS)
+
 
 class JsonRequestLog:
     """Straight to ``stream`` (stdout's buffer) as JSON, in the form of every other line.
 
-    Lines leave together, at most ``_LINGER`` seconds after the first:
-    a system call for each would cost as much as the line. A crash loses what has not left.
+    Lines are made and leave together, at most ``_LINGER`` seconds after the first: made one by one
+    in the midst of a request each costs several times as much, and a system call for each as much
+    as the line. A crash loses what has not left.
     """
 
     def __init__(self, stream: BinaryIO, clock: Clock) -> None:
         self._stream = stream
         self._now = clock.now
-        self._leaving = False
+        self._kept: list[_Handled] = []
 
     def __call__(
         self,
@@ -96,24 +131,16 @@ class JsonRequestLog:
     ) -> None:
         if quiet:
             return
-        line: dict[str, object] = {
-            "event": _EVENT,
-            "level": "info",
-            "timestamp": self._now(),
-            "method": method,
-            "route": route,
-            "status": status,
-            "duration_ms": duration_ms,
-            "request_id": request_id,
-            **facts,
-        }
-        self._stream.write(orjson.dumps(line, default=str, option=_OPTIONS))
-        if not self._leaving:
-            self._leaving = True
-            asyncio.get_running_loop().call_later(_LINGER, self._flush)
+        if not self._kept:
+            asyncio.get_running_loop().call_later(_LINGER, self.flush)
+        self._kept.append(
+            _Handled(self._now(), method, route, status, duration_ms, request_id, facts)
+        )
 
-    def _flush(self) -> None:
-        self._leaving = False
+    def flush(self) -> None:
+        """Write what has been kept back."""
+        kept, self._kept = self._kept, []
+        self._stream.write(b"".join([handled.line() for handled in kept]))
         self._stream.flush()
 
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
@@ -15,7 +17,6 @@ from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import REMEMBERED, Callers
 from services.gateway.api.lookup import Senders
 from services.gateway.api.revocation import KEY, Revocations
-from services.gateway.domain.principal import Principal
 from services.gateway.loops import KeepFresh
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store.keys import KeyUses
@@ -238,13 +239,9 @@ async def test_many_revocations_are_told_in_messages_of_a_bounded_size(gateway: 
     assert [digest for one in news for digest in one.digests] == [one.hex() for one in digests]
 
 
-def at_once(callers: Callers, key: str) -> Principal | None:
-    """Whom a key stands for, if that is known without waiting for anything."""
-    asking = callers.instance_key(key)
-    with pytest.raises(StopIteration) as told:
-        asking.send(None)
-    principal: Principal | None = told.value.value
-    return principal
+def showing(key: str) -> web.Request:
+    """A request with a key."""
+    return make_mocked_request("GET", "/", headers={"X-API-Key": key})
 
 
 async def test_a_key_in_use_never_waits_and_outlives_no_outage(
@@ -264,23 +261,23 @@ async def test_a_key_in_use_never_waits_and_outlives_no_outage(
                 clock=gateway.clock,
                 metrics=GatewayMetrics(CollectorRegistry()),
             )
-            known = await callers.instance_key(key)
-            assert known is not None
+            known = await callers.caller(showing(key))
             for _ in range(3):
                 gateway.clock.move(REMEMBERED * 0.7)
-                assert at_once(callers, key) == known
+                assert callers.known(key) == known
                 await keeping.step()
             await proxy.refuse()
             gateway.clock.move(REMEMBERED * 0.7)
-            assert at_once(callers, key) == known
+            assert callers.known(key) == known
             with pytest.raises(Transient):
                 await keeping.step()
-            assert at_once(callers, key) == known
+            assert callers.known(key) == known
             gateway.clock.move(REMEMBERED * 0.3)
+            assert callers.known(key) is None
             with pytest.raises(Transient):
-                await callers.instance_key(key)
+                await callers.caller(showing(key))
             await proxy.heal()
-            assert await callers.instance_key(key) == known
+            assert await callers.caller(showing(key)) == known
 
 
 def _outgoing(body: bytes, *, type: str = LookAgain.TYPE) -> Outgoing:  # noqa: A002

@@ -1,4 +1,4 @@
-"""``make bench``: accepting, latency and the whole pipeline, against ceilings of the same run.
+"""``make bench``: accepting, credentials, latency, the pipeline, against ceilings of the same run.
 
 Everything, this generator included, shares the machine's cores. Alternatives are interleaved round
 by round and medians are taken, so a noisy neighbour hits all of them alike. Writes
@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from shared.db.migrate import upgrade
-from tests.load import accepting, latency, pipeline
+from tests.load import accepting, credentials, latency, pipeline
 from tests.load.report import Row, table
 from tests.support import postgres as postgres_support
 from tests.support import rabbitmq as rabbitmq_support
@@ -37,7 +37,13 @@ def main() -> None:
             async with postgres.database(template=migrated) as database_url:
                 return await measure(Path(folder), database_url, amqp_url)
 
-        for measure in (accepting.measure, latency.measure, pipeline.sent, pipeline.receipted):
+        for measure in (
+            accepting.measure,
+            credentials.measure,
+            latency.measure,
+            pipeline.sent,
+            pipeline.receipted,
+        ):
             with rabbit.vhost() as amqp_url:
                 rows += uvloop.run(alone(measure))
     print(table(rows))

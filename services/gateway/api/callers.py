@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -93,12 +94,9 @@ class Callers:
             case None:
                 return await self._user(token)
 
-    async def instance_key(self, key: str) -> Principal | None:
-        """Whom an instance key stands for, if it is one and nothing is amiss with it."""
-        digest = digest_of(key)
-        known = self._keys.fresh(digest)
-        if known is None and kind_of(key) is KeyKind.INSTANCE:
-            known = await self._keys.get(digest)
+    def known(self, key: str) -> Principal | None:
+        """Whom a key stands for, if that is remembered and nothing is amiss with it."""
+        known = self._keys.fresh(digest_of(key))
         if known is None or known.refusal(self._clock.now()) is not None:
             return None
         self._uses.note(known.key_id)
@@ -170,11 +168,17 @@ class Callers:
         return {session_id: _of_login(session_id, user) for session_id, user in found.items()}
 
 
+@lru_cache(maxsize=1024)
+def _granted(permissions: str) -> frozenset[str]:
+    """What a permission map grants. Most keys have one of a few, so they share these sets."""
+    return granted(KeyPermissions.model_validate_json(permissions))
+
+
 def _of_key(shown: ShownKey) -> Principal:
     return Principal(
         kind=PrincipalKind.INSTANCE_KEY,
         tenant_id=shown.tenant_id,
-        permissions=granted(KeyPermissions.model_validate(shown.permissions)),
+        permissions=_granted(shown.permissions),
         limit_key=f"key:{shown.id}",
         instance_id=shown.instance_id,
         key_id=shown.id,

@@ -1,4 +1,4 @@
-"""The short way of ``POST /api/messages/text``: an instance key, and nothing unusual.
+"""The short way of ``POST /api/messages/text``: a key that is in use, and nothing unusual.
 
 It does what ``Gate`` and ``Sending`` do, in the same order and with the same outcome, without what
 they do for other callers and requests. Whatever is not usual goes the long way, and so does what
@@ -85,8 +85,8 @@ class ExpressText:
         """Answer once the text is committed."""
         headers = request.headers
         key = headers.get(X_API_KEY)
-        caller = None if key is None else await self._callers.instance_key(key)
-        sender = None if caller is None else await self._senders.own(caller)
+        caller = None if key is None else self._callers.known(key)
+        sender = None if caller is None else self._senders.known(caller)
         content = request.content
         if (
             caller is None

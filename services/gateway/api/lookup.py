@@ -47,12 +47,10 @@ class Senders:
             raise NotFound("There is no such instance; check instanceId.")
         return found
 
-    async def own(self, principal: Principal) -> Sender | None:
-        """The instance of an instance key."""
+    def known(self, principal: Principal) -> Sender | None:
+        """The instance of an instance key, if it is remembered."""
         own = principal.instance_id
-        if own is None:
-            return None
-        return self._recent.fresh(own) or await self._recent.get(own)
+        return None if own is None else self._recent.fresh(own)
 
     def forget(self, instance_id: UUID) -> None:
         """An instance has changed; for ``Revocations``, which tells the other replicas too."""

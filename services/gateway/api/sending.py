@@ -83,8 +83,8 @@ class Acceptance:
             accepted, used = await acceptance.accept(connection, batch)
         if used:
             self._quotas.committed(batch, used)
-        for instance_id in {message.origin.instance_id for message in batch}:
-            self._tell(instance_id)
+        for origin in {id(message.origin): message.origin for message in batch}.values():
+            self._tell(origin.instance_id)
         self._metrics.acceptance_batch.observe(len(batch))
         self._metrics.accepted.inc(sum(accepted))
         return accepted

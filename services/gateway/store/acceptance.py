@@ -185,12 +185,14 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> A
 
     No two of ``messages`` may carry the same key.
     """
-    places: dict[Origin, int] = {}
-    senders = [places.setdefault(message.origin, len(places) + 1) for message in messages]
-    origins = [list(column) for column in zip(*places, strict=True)]
-    ids, _, chats, contents, requests, times, types, options, keys, months = zip(
+    ids, by, chats, contents, requests, times, types, options, keys, months = zip(
         *messages, strict=True
     )
+    # By identity: to hash ids costs more than an origin that is listed twice.
+    distinct = {id(origin): origin for origin in by}
+    places = {origin: place for place, origin in enumerate(distinct, 1)}
+    senders = [places[id(origin)] for origin in by]
+    origins = [list(column) for column in zip(*distinct.values(), strict=True)]
     columns = (*origins, senders, ids, chats, contents, requests, times)
     if not any(options) and not any(keys) and set(types) == {"text"}:
         return Accepted([True] * len(messages), await _plain(connection, messages, columns))

@@ -1,11 +1,10 @@
 """Instance keys: by their owner, and by whoever shows one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-import orjson
 from sqlalchemy import and_, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -29,12 +28,12 @@ class InstanceKey:
 
 @dataclass(frozen=True, slots=True)
 class ShownKey:
-    """A key that somebody showed, as found by its digest."""
+    """A key that somebody showed, as found by its digest; ``permissions`` is JSON still."""
 
     id: UUID
     tenant_id: UUID
     instance_id: UUID
-    permissions: Mapping[str, object]
+    permissions: str
     rate_limit: int
     expires_at: datetime | None
     revoked: bool
@@ -144,8 +143,7 @@ async def shown(database: Database, digests: Sequence[bytes]) -> dict[bytes, Sho
             digests,
         )
     return {
-        row[0]: ShownKey(row[1], row[2], row[3], orjson.loads(row[4]), row[5], row[6], row[7])
-        for row in rows
+        row[0]: ShownKey(row[1], row[2], row[3], row[4], row[5], row[6], row[7]) for row in rows
     }
 
 

@@ -17,8 +17,8 @@ V = TypeVar("V")
 
 # The part of its time after which something that is asked for is to be read again.
 _AGEING: Final = 0.6
-# Most that one query reads again.
-_AT_ONCE: Final = 1_000
+# Most that one query reads again: what it finds is made use of without a pause for others.
+_AT_ONCE: Final = 200
 
 
 class _Entry(NamedTuple, Generic[V]):
