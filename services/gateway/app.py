@@ -25,6 +25,7 @@ from services.gateway.api.feed import Feed
 from services.gateway.api.gate import Gate
 from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
+from services.gateway.api.health import Conditions
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
 from services.gateway.api.logins import Logins
@@ -73,6 +74,7 @@ from shared.runtime import ops
 from shared.runtime.service import Listener, Loop, Platform, Service, Workload
 from shared.security.passwords import Passwords
 from shared.security.tokens import AccessTokens
+from shared.web.answers import Answers
 from shared.web.body import BodyLimits
 from shared.web.docs import add_docs
 from shared.web.edge import Edge
@@ -167,6 +169,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         limits=limits,
         clock=clock,
     )
+    answers = Answers(clock.monotonic)
     handlers = Handlers(
         accounts=Accounts(
             database=database,
@@ -259,6 +262,14 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
         audit_logs=AuditLogs(database=database),
         workers=Workers(database=database, limits=limits),
+        conditions=Conditions(
+            database=database,
+            broker=platform.broker,
+            limiter=limiter,
+            answers=answers,
+            health=platform.health,
+            clock=clock,
+        ),
         versions=Versions(commit=settings.commit),
     )
     consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)
@@ -274,6 +285,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         registry=platform.registry,
         cors_origins=settings.cors_origins,
         request_log=_request_log(settings, clock),
+        answers=answers,
     ).install(app)
     routes = gate.guard(table(handlers))
     texts = ExpressText(

@@ -19,6 +19,7 @@ from structlog.contextvars import bind_contextvars
 from structlog.typing import FilteringBoundLogger
 
 from shared.clock import Clock
+from shared.web.answers import Answers
 from shared.web.envelope import failed, json_response
 from shared.web.errors import problem_of
 from shared.web.headers import SECURITY, SERVER, X_REQUEST_ID, Cors
@@ -58,7 +59,7 @@ class Edge:
 
     ``service`` names the metric, ``cors_origins`` whose web pages may call (none by default).
     Requests for the routes in ``quiet`` are logged at debug: probes would drown the rest.
-    ``request_log`` writes the canonical lines; by default structlog does.
+    ``request_log`` writes the canonical lines; by default structlog does. ``answers`` counts them.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Edge:
         cors_origins: Iterable[str] = (),
         quiet: frozenset[str] = _QUIET,
         request_log: RequestLog | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self._monotonic = clock.monotonic
         self._cors = Cors(cors_origins)
@@ -83,6 +85,7 @@ class Edge:
             buckets=_BUCKETS,
             registry=registry,
         )
+        self._answers = answers
         self._children: dict[tuple[str, str, int], Histogram] = {}
 
     def install(self, app: web.Application) -> None:
@@ -176,6 +179,8 @@ class Edge:
             child = self._seconds.labels(method, route, f"{status // 100}xx")
             self._children[key] = child
         child.observe(seconds)
+        if self._answers is not None:
+            self._answers.note(status)
         try:
             facts = request[LOGGED]
         except KeyError:

@@ -80,6 +80,16 @@ class RateLimiter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._log: FilteringBoundLogger = structlog.get_logger().bind()
 
+    @property
+    def shared(self) -> bool:
+        """Whether hits are meant to count for all replicas."""
+        return self._redis_url is not None
+
+    @property
+    def away(self) -> bool:
+        """Whether they do not at the moment, because Redis does not answer."""
+        return self._away
+
     async def __aenter__(self) -> Self:
         if self._redis_url is not None:
             self._pool = ConnectionPool.from_url(

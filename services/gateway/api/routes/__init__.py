@@ -10,6 +10,7 @@ from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.events import Events
 from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
+from services.gateway.api.health import Conditions
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
 from services.gateway.api.media import Media
@@ -18,6 +19,7 @@ from services.gateway.api.pairing import Pairing
 from services.gateway.api.routes import (
     accounts,
     audit,
+    details,
     groups,
     instances,
     media,
@@ -55,6 +57,7 @@ class Handlers:
     dead_letters: DeadLetters
     audit_logs: AuditLogs
     workers: Workers
+    conditions: Conditions
     versions: Versions
 
 
@@ -69,6 +72,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
             handlers.guards,
             handlers.keys,
         ),
+        *details.routes(handlers.conditions),
         *groups.routes(handlers.groups),
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),
@@ -80,5 +84,5 @@ def table(handlers: Handlers) -> Sequence[Route]:
             handlers.sandbox,
             handlers.versions,
         ),
-        *operation.upkeep(handlers.dead_letters, handlers.workers),
+        *operation.upkeep(handlers.dead_letters, handlers.workers, handlers.conditions),
     )

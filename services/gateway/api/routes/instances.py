@@ -46,10 +46,11 @@ def routes(
         *_guards(guards),
         *_keys(keys),
     )
-    return (*(_also_as_client(route) for route in named), _info(instances))
+    return (*(also_as_client(route) for route in named), _info(instances))
 
 
-def _also_as_client(route: Route) -> Route:
+def also_as_client(route: Route) -> Route:
+    """The same under ``/api/clients``."""
     paths = tuple(path.replace("/api/instances", "/api/clients", 1) for path in route.paths())
     return replace(route, aliases=(*route.aliases, *paths))
 

@@ -9,6 +9,7 @@ from services.gateway.api.dead_letters import (
     Requeued,
 )
 from services.gateway.api.events import Events, EventsQuery, EventView
+from services.gateway.api.health import Conditions, HealthView
 from services.gateway.api.sandbox import Inbound, InboundView, Sandbox
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import Asked
@@ -97,9 +98,25 @@ def routes(
     )
 
 
-def upkeep(dead_letters: DeadLetters, workers: Workers) -> Sequence[Route]:
+def upkeep(dead_letters: DeadLetters, workers: Workers, conditions: Conditions) -> Sequence[Route]:
     """What those use who keep it running."""
-    return (*_dead_letters(dead_letters), *_workers(workers))
+    return (
+        *_dead_letters(dead_letters),
+        *_workers(workers),
+        Route(
+            method="GET",
+            path="/api/webhooks/health",
+            handler=conditions.whole,
+            summary="How the platform is doing",
+            description="For dashboards; looked into once a second at most. Answers 200 whatever "
+            "it says; load balancers and deployments ask `/health/ready`.",
+            tag="Operation",
+            permission=None,
+            response=HealthView,
+            limited=True,
+            aliases=("/api/webhooks/whatsapp/health",),
+        ),
+    )
 
 
 def _dead_letters(dead_letters: DeadLetters) -> Sequence[Route]:
