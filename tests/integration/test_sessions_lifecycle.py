@@ -99,6 +99,25 @@ async def test_disconnecting_keeps_the_phone_linked(world: Sessions, tenant: UUI
     assert "qr" not in statuses(world, instance)
 
 
+async def test_who_connects_again_before_the_end_is_written_down_is_connected(
+    world: Sessions, tenant: UUID
+) -> None:
+    """The row says so since a moment before the session had ended; the command comes after it."""
+    instance = await connected(world, tenant)
+    await want(world, instance, False)
+    await world.command(DisconnectInstance(instance_id=instance))
+    await world.heard.event("instance.disconnected", instance)
+    await world.sql.execute(
+        "UPDATE gateway.instances i SET connected = true,"
+        " updated_at = s.since - interval '100 milliseconds'"
+        " FROM sessions.session_states s WHERE s.instance_id = i.id AND i.id = $1",
+        instance,
+    )
+    await world.command(ConnectInstance(instance_id=instance))
+    await world.ready(instance, count=2)
+    assert (await world.send(instance)).outcome is TransmissionOutcome.ACCEPTED
+
+
 async def test_a_command_that_the_row_does_not_confirm_does_nothing(
     world: Sessions, tenant: UUID
 ) -> None:

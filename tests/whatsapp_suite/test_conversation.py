@@ -167,6 +167,16 @@ async def test_an_instance_is_paired_by_code_and_unlinked_by_the_phone(talk: Tal
     await eventually(logged_out, within=WITHIN)
 
 
+async def test_who_connects_at_once_after_disconnecting_is_connected(talk: Talk) -> None:
+    at = f"/api/instances/{talk.instance['id']}"
+    for path in ("disconnect", "connect", "disconnect", "connect"):
+        assert (await talk.owner.post(f"{at}/{path}")).status in {200, 202}
+    message = await talk.say("text", {"message": "Back again"})
+    assert (await talk.hear(message))["text"] == "Back again"
+    (device,) = (await talk.whatsapp.phone(OURS))["devices"]
+    assert device["connected"] is True
+
+
 async def test_a_text_goes_all_the_way_to_read(talk: Talk) -> None:
     message = await talk.say("text", {"message": "Good morning, Ada"})
     heard = await talk.hear(message)
