@@ -108,7 +108,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     )
     ring = settings.key_ring
     passwords = Passwords(memory_kib=settings.password_memory_kib)
-    uses = KeyUses(database)
+    uses = KeyUses(database, clock=clock)
     sightings = Sightings(database=database, clock=clock, told=relay.wake)
     auditing = Auditing(
         database=database,
@@ -123,6 +123,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         callers=callers,
         limiter=limiter,
         auditing=auditing,
+        uses=uses,
         per_user=settings.limit_user_minute,
         per_address=settings.limit_address_minute,
         analytics_per_minute=settings.limit_analytics_minute,
@@ -218,6 +219,8 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             revocations=revocations,
             limits=limits,
             most=settings.keys_per_instance,
+            uses=uses,
+            limiter=limiter,
             clock=clock,
         ),
         groups=Groups(askable=askable, once=once, limits=limits),
@@ -295,6 +298,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         gate=gate,
         limiter=limiter,
         sending=sending,
+        uses=uses,
         acceptance=acceptance,
         quotas=quotas,
         limits=limits,
@@ -328,6 +332,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         resources=[
             limiter,
             sightings.lasting(),
+            uses.lasting(),
             acceptance.commits.running(),
             asking.listening(),
             revocations.listening(),

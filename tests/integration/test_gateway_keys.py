@@ -5,12 +5,13 @@ from typing import Any
 from uuid import UUID
 
 from services.gateway.loops import NoteKeyUse
-from services.gateway.store.keys import KeyUses
+from services.gateway.store.keys import Counted, KeyUses
 from shared.ids import new_id
 from shared.security.tokens import digest_of
+from tests.support import gateway as gateway_support
 from tests.support.builders import an_instance
 from tests.support.customer import Customer
-from tests.support.gateway import ALL, Gateway, Sender
+from tests.support.gateway import ALL, PASSWORD, Gateway, Sender
 
 
 async def an_account(gateway: Gateway) -> tuple[Customer, UUID, UUID]:
@@ -199,15 +200,182 @@ async def test_a_keys_own_limit_is_kept_and_told(gateway: Gateway, sender: Sende
     assert await gateway.count("dispatcher.messages") == 3
 
 
+async def test_a_key_is_changed_and_the_change_counts_at_once(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    key = await made(ada, instance)
+    keyed = ada.with_key(key["key"])
+    path = f"/api/instances/{instance}/keys/{key['id']}"
+    assert (await keyed.text("+12025550199", "x")).status == 202
+    ends = gateway.clock.now() + timedelta(days=3)
+    changed = await ada.call(
+        "PUT",
+        path,
+        json={
+            "name": "Stall",
+            "permissions": {"messages": {"send": False}},
+            "rateLimit": 7,
+            "expiresAt": ends.isoformat(),
+        },
+    )
+    assert changed.data["name"] == "Stall"
+    assert changed.data["rateLimit"] == 7
+    assert changed.data["permissions"]["messages"] == {"send": False, "receive": True}
+    found = (await ada.get(path)).data
+    assert {**found, "lastUsedAt": None} == {**changed.data, "lastUsedAt": None}
+    assert (await keyed.text("+12025550199", "x")).status == 403
+    info = await keyed.get("/api/instance/info")
+    assert info.headers["RateLimit-Limit"] == "7"
+    assert (await ada.call("PUT", path, json={})).data["name"] == "Stall"
+    gateway.clock.move(timedelta(days=3))
+    assert (await keyed.get("/api/instance/info")).status == 401
+
+
+WRONG_CHANGES: list[tuple[dict[str, object], str]] = [
+    ({"expiresAt": "2020-01-01T00:00:00Z"}, "expiresAt"),
+    ({"expiresAt": "2100-01-01T00:00:00Z"}, "expiresAt"),
+    ({"expiresAt": "soon"}, "expiresAt"),
+    ({"permissions": {"messages": {"sned": True}}}, "permissions.messages.sned"),
+    ({"rateLimit": 10_000_001}, "rateLimit"),
+    ({"rateLimit": 0}, "rateLimit"),
+    ({"rateLimit": -5}, "rateLimit"),
+    ({"name": ""}, "name"),
+    ({"key": "api_mine"}, "key"),
+]
+
+
+async def test_a_key_is_neither_made_nor_changed_wrongly(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    path = f"/api/instances/{instance}/keys"
+    key = await made(ada, instance)
+    before = (await ada.get(f"{path}/{key['id']}")).data
+    for wrong, field in WRONG_CHANGES:
+        for refused in (
+            await ada.call("PUT", f"{path}/{key['id']}", json=wrong),
+            await ada.post(path, {"name": "Shop", **wrong}),
+        ):
+            assert (refused.status, refused.code) == (422, "VALIDATION_FAILED"), wrong
+            assert list(refused.body["error"]["data"]["fields"]) == [field]
+    assert (await ada.get(f"{path}/{key['id']}")).data == before
+    both = {"name": "Shop", "expiresInDays": 3, "expiresAt": "2030-01-01T00:00:00Z"}
+    assert (await ada.post(path, both)).status == 422
+    assert await gateway.count("gateway.instance_keys") == 1
+
+
+async def test_a_key_that_is_made_anew_keeps_what_it_is_and_the_old_one_is_dead(
+    gateway: Gateway,
+) -> None:
+    ada, _, instance = await an_account(gateway)
+    key = await made(ada, instance, rateLimit=77)
+    old = ada.with_key(key["key"])
+    path = f"/api/instances/{instance}/keys/{key['id']}"
+    assert (await old.text("+12025550199", "x")).status == 202
+    again = (await ada.post(f"{path}/regenerate")).data
+    assert again.pop("key") != key["key"]
+    assert again == {name: value for name, value in key.items() if name != "key"}
+    refused = await old.text("+12025550199", "x")
+    assert refused.status == 401
+    assert "revoked" in refused.body["error"]["message"]
+    renewed = await ada.post(f"{path}/regenerate", headers={"Idempotency-Key": "k"})
+    repeat = await ada.post(f"{path}/regenerate", headers={"Idempotency-Key": "k"})
+    assert repeat.data == renewed.data
+    assert (await ada.with_key(renewed.data["key"]).text("+12025550199", "x")).status == 202
+    # One key, whatever it has been before.
+    [listed] = (await ada.get(f"/api/instances/{instance}/keys")).data
+    assert listed["hint"] == f"api_…{renewed.data['key'][-4:]}"
+    assert (await ada.get(f"{path}/usage")).data["totalRequests"] == 2
+
+
+async def test_an_expired_key_that_is_made_anew_lives_again_if_there_is_room(
+    gateway: Gateway,
+) -> None:
+    ada, _, instance = await an_account(gateway)
+    key = await made(ada, instance, expiresInDays=1)
+    path = f"/api/instances/{instance}/keys/{key['id']}"
+    gateway.clock.move(timedelta(days=2))
+    token = (
+        await gateway.stranger().post(
+            "/api/auth/login", {"email": "ada@example.com", "password": PASSWORD}
+        )
+    ).data["token"]
+    ada = gateway.with_token(token)
+    others = [await made(ada, instance) for _ in range(10)]
+    for refused in (
+        await ada.post(f"{path}/regenerate"),
+        await ada.call(
+            "PUT",
+            path,
+            json={"expiresAt": (gateway.clock.now() + timedelta(days=1)).isoformat()},
+        ),
+    ):
+        assert (refused.status, refused.code) == (429, "QUOTA_EXCEEDED")
+    await ada.call("DELETE", f"/api/instances/{instance}/keys/{others[0]['id']}")
+    renewed = (await ada.post(f"{path}/regenerate")).data
+    assert (await ada.with_key(renewed["key"]).get("/api/instance/info")).status == 200
+
+
+async def test_usage_counts_what_went_well_and_what_did_not(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    key = await made(ada, instance, rateLimit=5)
+    keyed = ada.with_key(key["key"])
+    path = f"/api/instances/{instance}/keys/{key['id']}/usage"
+    assert (await ada.get(path)).data == {
+        "totalRequests": 0,
+        "successfulRequests": 0,
+        "failedRequests": 0,
+        "rateLimit": 5,
+        "remainingQuota": 5,
+        "lastUsed": None,
+        "createdAt": (await ada.get(path)).data["createdAt"],
+    }
+    statuses = [
+        (await keyed.text("+12025550199", "x")).status,
+        (await keyed.text("+12025550199", "x")).status,  # the short way
+        (await keyed.text("nobody", "x")).status,
+        (await keyed.get("/api/instance/info")).status,
+        (await keyed.get("/api/messages/none")).status,
+        (await keyed.text("+12025550199", "x")).status,  # too many
+    ]
+    assert statuses == [202, 202, 422, 200, 404, 429]
+    usage = (await ada.get(path)).data
+    assert usage["totalRequests"] == 6
+    assert usage["successfulRequests"] == 3
+    assert usage["failedRequests"] == 3
+    assert usage["remainingQuota"] == 0
+
+
+async def test_usage_survives_a_restart(database_url: str) -> None:
+    async with gateway_support.running(database_url) as gateway:
+        ada, _, instance = await an_account(gateway)
+        key = await made(ada, instance)
+        for _ in range(3):
+            assert (await ada.with_key(key["key"]).text("+12025550199", "x")).status == 202
+    async with gateway_support.running(database_url) as gateway:
+        ada = gateway.with_token(
+            (
+                await gateway.stranger().post(
+                    "/api/auth/login", {"email": "ada@example.com", "password": PASSWORD}
+                )
+            ).data["token"]
+        )
+        usage = (await ada.get(f"/api/instances/{instance}/keys/{key['id']}/usage")).data
+    assert usage["totalRequests"] == usage["successfulRequests"] == 3
+    assert usage["lastUsed"] is not None
+
+
 async def test_the_use_of_keys_is_written_down_in_batches(gateway: Gateway, sender: Sender) -> None:
-    uses = KeyUses(gateway.database)
+    uses = KeyUses(gateway.database, clock=gateway.clock)
     key = await gateway.sql.fetchval("SELECT id FROM gateway.instance_keys")
-    uses.note(key)
-    uses.note(key)
+    uses.count(key, succeeded=True)
+    uses.count(key, succeeded=False)
     uses.note(new_id())
+    assert uses.unwritten(key) == Counted(2, 1)
     now = gateway.clock.now()
     assert await uses.write(now=now) == 2
     assert await uses.write(now=now) == 0
     kept = await gateway.sql.fetchval("SELECT last_used_at FROM gateway.instance_keys")
     assert kept == now
+    uses.count(key, succeeded=True)
+    await uses.write(now=now)
+    row = await gateway.row("SELECT requests, successes FROM gateway.instance_keys")
+    assert row == {"requests": 3, "successes": 2}
     assert timedelta(seconds=5) >= NoteKeyUse.RHYTHM

@@ -192,7 +192,7 @@ def callers_of(database: Database, gateway: Gateway) -> Callers:
     return Callers(
         database=database,
         tokens=AccessTokens(secrets=[SECRET]),
-        uses=KeyUses(database),
+        uses=KeyUses(database, clock=gateway.clock),
         auditing=Auditing(
             database=database,
             sightings=Sightings(database=database, clock=gateway.clock, told=lambda: None),

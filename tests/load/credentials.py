@@ -46,7 +46,7 @@ async def measure(_folder: Path, database_url: str, _amqp_url: str) -> list[Row]
         callers = Callers(
             database=database,
             tokens=AccessTokens(secrets=[SECRET]),
-            uses=KeyUses(database),
+            uses=KeyUses(database, clock=clock),
             auditing=Auditing(
                 database=database,
                 sightings=sightings,

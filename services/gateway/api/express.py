@@ -28,6 +28,7 @@ from services.gateway.api.whole import Whole, possible
 from services.gateway.domain.permissions import KeyPermission
 from services.gateway.domain.readiness import takes_messages
 from services.gateway.store.acceptance import NewMessage
+from services.gateway.store.keys import KeyUses
 from shared.clock import Clock
 from shared.web.body import BodyLimits, parse
 from shared.web.edge import LOGGED, REQUEST_ID
@@ -63,6 +64,7 @@ class ExpressText:
         gate: Gate,
         limiter: RateLimiter,
         sending: Sending,
+        uses: KeyUses,
         acceptance: Acceptance,
         quotas: Quotas,
         limits: BodyLimits,
@@ -75,6 +77,7 @@ class ExpressText:
         self._gate = gate
         self._limiter = limiter
         self._sending = sending
+        self._count = uses.count
         self._accept = acceptance.accept
         self._month = quotas.month_at_once
         self._largest = limits.largest
@@ -107,7 +110,9 @@ class ExpressText:
             return await self._long_way(request)
         request[LOGGED] = caller.facts
         allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
+        assert caller.key_id is not None  # noqa: S101 - whoever shows a key has its id
         if not allowance.allowed:
+            self._count(caller.key_id, succeeded=False)
             enforce(request, allowance)
         try:
             raw = content.read_nowait()
@@ -119,7 +124,9 @@ class ExpressText:
                 # Read already, so the rest of the long way only. It finds what is wrong, if it is.
                 body = parse(raw, NewText)
                 enforce(request, allowance)
-                return await self._sending.accept(request, caller, body)
+                response = await self._sending.accept(request, caller, body)
+                self._count(caller.key_id, succeeded=True)
+                return response
             digits = text.to.removeprefix("+")
             now = self._now()
             message_id = new_text_id()
@@ -136,8 +143,10 @@ class ExpressText:
                 )
             )
         except Exception:
+            self._count(caller.key_id, succeeded=False)
             enforce(request, allowance)
             raise
+        self._count(caller.key_id, succeeded=True)
         return Whole(
             answer(message_id, sender, "+" + digits, now),
             request_id=request_id,

@@ -15,8 +15,9 @@ from services.gateway.api.auditing import AUDIT, Auditing, Trace
 from services.gateway.api.callers import Callers
 from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.auditing import Security, actor_of
-from services.gateway.domain.principal import Principal
+from services.gateway.domain.principal import Principal, PrincipalKind
 from services.gateway.domain.route_groups import RouteGroup, group_of
+from services.gateway.store.keys import KeyUses
 from shared.errors import Forbidden, NotFound, Unauthenticated
 from shared.log import get_logger
 from shared.web.edge import LOGGED
@@ -41,6 +42,7 @@ class Gate:
         callers: Callers,
         limiter: RateLimiter,
         auditing: Auditing,
+        uses: KeyUses,
         per_user: int,
         per_address: int,
         analytics_per_minute: int,
@@ -50,6 +52,7 @@ class Gate:
         self._callers = callers
         self._limiter = limiter
         self._auditing = auditing
+        self._uses = uses
         self._user_limit = Limit(per_user, _MINUTE)
         self._address_limit = Limit(per_address, _MINUTE)
         self._group_limits = {
@@ -80,15 +83,10 @@ class Gate:
         access = ACCESS[needs]
         group = group_of(route.path)
         group_limit = None if group is None else self._group_limits[group]
-        callers, limiter = self._callers, self._limiter
+        callers, limiter, uses = self._callers, self._limiter, self._uses
         handler, action = route.handler, route.audited
 
-        async def handle(request: web.Request) -> web.StreamResponse:
-            try:
-                principal = await callers.caller(request)
-            except Unauthenticated:
-                await self._count_stranger(request)
-                raise
+        async def admitted(request: web.Request, principal: Principal) -> web.StreamResponse:
             bind_contextvars(**principal.facts)
             request[LOGGED] = principal.facts
             limit = self.limit(principal)
@@ -105,6 +103,22 @@ class Gate:
             if action is not None:
                 request[AUDIT] = Trace(auditing=self._auditing, action=action, principal=principal)
             return await handler(request)
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                principal = await callers.caller(request)
+            except Unauthenticated:
+                await self._count_stranger(request)
+                raise
+            if principal.kind is not PrincipalKind.INSTANCE_KEY or principal.key_id is None:
+                return await admitted(request, principal)
+            succeeded = False
+            try:
+                response = await admitted(request, principal)
+                succeeded = response.status < 400
+            finally:
+                uses.count(principal.key_id, succeeded=succeeded)
+            return response
 
         return handle
 

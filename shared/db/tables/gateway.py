@@ -107,7 +107,8 @@ class InstanceKeyRow(Base):
     """A key that acts as one instance, by its SHA-256. ``rate_limit`` is requests an hour.
 
     ``requests`` counts how often it was used, ``successes`` how often that went well; both follow
-    a few seconds behind.
+    a few seconds behind. A key that was regenerated keeps its row; what it was before is a revoked
+    row of its own, ``replaced_by`` this one.
     """
 
     __tablename__ = "instance_keys"
@@ -127,6 +128,7 @@ class InstanceKeyRow(Base):
     last_used_at: Mapped[Moment | None]
     requests: Mapped[Big] = mapped_column(server_default=text("0"))
     successes: Mapped[Big] = mapped_column(server_default=text("0"))
+    replaced_by: Mapped[UUID | None]
 
 
 class WebhookRow(Base):

@@ -1,9 +1,16 @@
 """Instances, their connections, limits and keys."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from services.gateway.api.schemas.fields import Name, PhoneNumber
 from services.gateway.domain.engines import shown
@@ -16,6 +23,9 @@ from shared.contracts.events import InstanceStatusName
 from shared.web.schemas import ApiModel, ApiView, Instant
 
 EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
+
+# How long a key lives at most.
+KEY_DAYS_AT_MOST: Final = 3650
 
 _LIMITS: Final = {"per_minute", "per_hour", "per_day"}
 
@@ -211,15 +221,52 @@ class GuardDetails(GuardView):
     usage: GuardUsage
 
 
+RateLimit = Annotated[
+    int, Field(ge=1, le=10_000_000, description="Requests an hour, in a sliding window.")
+]
+
+
 class NewKey(ApiModel):
     """A key that is to be made."""
 
     name: Name = Field(examples=["Shop"])
     permissions: KeyPermissions = KeyPermissions()
-    rate_limit: int = Field(
-        default=1000, ge=1, le=1_000_000_000, description="Requests an hour, in a sliding window."
+    rate_limit: RateLimit = 1000
+    expires_in_days: int | None = Field(
+        default=None, ge=1, le=KEY_DAYS_AT_MOST, description="365 unless `expiresAt` says when."
     )
-    expires_in_days: int = Field(default=365, ge=1, le=3650)
+    expires_at: Instant | None = Field(default=None, description="Instead of `expiresInDays`.")
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.expires_in_days is not None and self.expires_at is not None:
+            raise ValueError("has `expiresInDays` and `expiresAt`; send one of them")
+        return self
+
+
+class KeyChange(ApiModel):
+    """What is to change; what is left out stays. Permissions are replaced as a whole."""
+
+    name: Name | None = Field(default=None, examples=["Shop"])
+    permissions: KeyPermissions | None = None
+    rate_limit: RateLimit | None = None
+    expires_at: Instant | None = None
+
+
+class KeyUsage(ApiView):
+    """How a key was used since it was made; a few seconds behind.
+
+    Failed are those that were answered with an error, refusals for its limit included.
+    `remainingQuota` is what its limit leaves at this moment.
+    """
+
+    total_requests: int
+    successful_requests: int
+    failed_requests: int
+    rate_limit: int
+    remaining_quota: int
+    last_used: Instant | None
+    created_at: Instant
 
 
 class KeyView(ApiView):

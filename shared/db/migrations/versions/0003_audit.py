@@ -74,13 +74,16 @@ def upgrade() -> None:
             sa.Column(name, sa.BigInteger(), server_default=sa.text("0"), nullable=False),
             schema="gateway",
         )
+    op.add_column(
+        "instance_keys", sa.Column("replaced_by", sa.Uuid(), nullable=True), schema="gateway"
+    )
     op.execute(FORGET)
 
 
 def downgrade() -> None:
     """Back."""
     op.execute("DROP FUNCTION gateway.forget_audit_logs(timestamptz, integer)")
-    for name in ("successes", "requests"):
+    for name in ("replaced_by", "successes", "requests"):
         op.drop_column("instance_keys", name, schema="gateway")
     op.drop_index(
         op.f("ix_audit_logs_tenant_id_resource_id_at"), table_name="audit_logs", schema="gateway"
