@@ -10,8 +10,8 @@ Consumes  every event, for the event log; every dead letter; instance_answered, 
           under a key of its own; look_again, every replica.
 Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, mark_read,
           show_presence, ask_instance and the sandbox's commands (to an instance's shard);
-          test_endpoint (to webhooks); look_again (to every gateway); security.violation. What is
-          requeued goes to the queue it died in.
+          test_endpoint (to webhooks); look_again (to every gateway); security.violation,
+          user.mapped. What is requeued goes to the queue it died in.
 Promises  a 202 is never lost: what it answers for is committed before it is said. A dead letter
           stays until somebody has decided about it.
 

@@ -19,6 +19,7 @@ from services.gateway.api.connections import Connections
 from services.gateway.api.contacts import Contacts
 from services.gateway.api.content import Contents
 from services.gateway.api.dead_letters import DeadLetters
+from services.gateway.api.details import Details
 from services.gateway.api.events import Events
 from services.gateway.api.express import ExpressText
 from services.gateway.api.feed import Feed
@@ -36,6 +37,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.phone_mappings import PhoneMappings
 from services.gateway.api.quotas import Quotas
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.routes import Handlers, table
@@ -265,6 +267,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
         audit_logs=AuditLogs(database=database),
         workers=Workers(database=database, limits=limits),
+        details=Details(database=database, askable=askable),
+        phone_mappings=PhoneMappings(
+            database=database, once=once, relay=relay, limits=limits, clock=clock
+        ),
         conditions=Conditions(
             database=database,
             broker=platform.broker,

@@ -243,6 +243,18 @@ class SecurityViolation(Event):
     address: str | None = None
 
 
+class UserMapped(Event):
+    """A contact's number now stands for a user of the organization.
+
+    Emitted once for each mapping that is made with an instance. Not emitted when one is deleted.
+    """
+
+    TYPE: ClassVar[str] = "user.mapped"
+    mapping_id: str
+    phone_number: str
+    user_id: str
+
+
 class Test(Event):
     """Somebody asked to see what a delivery looks like. Emitted to one endpoint alone."""
 
@@ -271,6 +283,7 @@ EVENTS: dict[str, type[Event]] = {
         WebhookRecovered,
         QuotaWarning,
         SecurityViolation,
+        UserMapped,
         Test,
     )
 }

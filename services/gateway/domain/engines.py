@@ -52,6 +52,10 @@ class LinkedDeviceSettings(EngineSettings):
     """A device linked to a phone. How it connects, and what the phone calls it, is its guard's."""
 
 
+# Stands where a secret is set.
+MASK: Final = "***"
+
+
 @dataclass(frozen=True, slots=True)
 class Engine:
     """A way to reach WhatsApp: what can be set, the limits that a new instance starts with, what it
@@ -108,9 +112,23 @@ def shown(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
     known = ENGINES.get(engine)
     if known is None:
         return {}
-    hidden = {
+    hidden = secret_names(known.settings)
+    return {name: value for name, value in settings.items() if name not in hidden}
+
+
+def masked(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings with a mask for each secret that is set."""
+    known = ENGINES.get(engine)
+    if known is None:
+        return {}
+    hidden = secret_names(known.settings)
+    return {name: MASK if name in hidden else value for name, value in settings.items()}
+
+
+def secret_names(settings: type[EngineSettings]) -> set[str]:
+    """What is written and never read, by its public names."""
+    return {
         field.alias or name
-        for name, field in known.settings.model_fields.items()
+        for name, field in settings.model_fields.items()
         if field.annotation in {SecretStr, SecretStr | None}
     }
-    return {name: value for name, value in settings.items() if name not in hidden}

@@ -336,6 +336,24 @@ class AuditLogRow(Base):
     times: Mapped[int]
 
 
+class PhoneMappingRow(Base):
+    """A contact's number that stands for a user, at one instance."""
+
+    __tablename__ = "phone_mappings"
+    __table_args__ = (
+        UniqueConstraint("instance_id", "phone_number"),
+        Index(None, "instance_id", "id"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.instances.id"))
+    phone_number: Mapped[Word]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.users.id"))
+    created_at: Mapped[Moment]
+
+
 class GatewayOutboxRow(OutboxColumns, Base):
     """What the gateway has promised to tell."""
 

@@ -25,6 +25,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("gateway", "SELECT", "webhooks.attempts"),
     ("gateway", "SELECT", "webhooks.endpoint_health"),
     ("gateway", "SELECT", "stats.daily_counters"),
+    ("gateway", "SELECT", "stats.hourly_counters"),
     ("gateway", "SELECT", "dispatcher.workers"),
     ("gateway", "SELECT", "sessions.workers"),
     ("gateway", "SELECT", "webhooks.workers"),
@@ -42,6 +43,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("webhooks", "SELECT", "gateway.webhooks"),
     ("webhooks", "SELECT", "gateway.instances"),
     ("stats", "SELECT", "gateway.organizations"),
+    ("stats", "SELECT", "dispatcher.messages"),
 )
 
 # (service, table of its own): to be added to and read. What is too old goes by a function that

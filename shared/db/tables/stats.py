@@ -1,9 +1,9 @@
 """The statistics service's tables: counters, and the inbox that makes each event count once."""
 
-from datetime import date
+from datetime import date, datetime
 from uuid import UUID
 
-from sqlalchemy import Index
+from sqlalchemy import DateTime, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.tables.base import Base, Big, Id, Moment, WorkerColumns
@@ -22,6 +22,31 @@ class DailyCounterRow(Base):
     instance_id: Mapped[UUID] = mapped_column(primary_key=True)
     metric: Mapped[str] = mapped_column(primary_key=True)
     count: Mapped[Big]
+
+
+class HourlyCounterRow(Base):
+    """The same by the hour, and durations: ``metric`` may be ``…_ms``, their sum, and ``…_timed``,
+    of how many. ``hour`` is when it began, by the tenant's clocks.
+    """
+
+    __tablename__ = "hourly_counters"
+    __table_args__ = (Index(None, "hour"), SCHEMA)
+
+    tenant_id: Mapped[UUID] = mapped_column(primary_key=True)
+    instance_id: Mapped[UUID] = mapped_column(primary_key=True)
+    hour: Mapped[datetime] = mapped_column(DateTime(timezone=True), primary_key=True)
+    metric: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[Big]
+
+
+class UnansweredRow(Base):
+    """A chat whose contact has written and got no answer yet; ``id`` is made of the chat."""
+
+    __tablename__ = "unanswered"
+    __table_args__ = (Index(None, "since"), SCHEMA)
+
+    id: Mapped[Id]
+    since: Mapped[Moment]
 
 
 class StatsInboxRow(Base):

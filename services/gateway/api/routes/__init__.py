@@ -7,6 +7,7 @@ from services.gateway.api.accounts import Accounts
 from services.gateway.api.audit_logs import AuditLogs
 from services.gateway.api.connections import Connections
 from services.gateway.api.dead_letters import DeadLetters
+from services.gateway.api.details import Details
 from services.gateway.api.events import Events
 from services.gateway.api.groups import Groups
 from services.gateway.api.guard import Guards
@@ -16,6 +17,7 @@ from services.gateway.api.keys import Keys
 from services.gateway.api.media import Media
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
+from services.gateway.api.phone_mappings import PhoneMappings
 from services.gateway.api.routes import (
     accounts,
     audit,
@@ -58,6 +60,8 @@ class Handlers:
     audit_logs: AuditLogs
     workers: Workers
     conditions: Conditions
+    details: Details
+    phone_mappings: PhoneMappings
     versions: Versions
 
 
@@ -72,7 +76,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
             handlers.guards,
             handlers.keys,
         ),
-        *details.routes(handlers.conditions),
+        *details.routes(handlers.conditions, handlers.details, handlers.phone_mappings),
         *groups.routes(handlers.groups),
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),
