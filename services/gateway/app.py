@@ -29,6 +29,7 @@ from services.gateway.api.guard import Guards
 from services.gateway.api.health import Conditions
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
+from services.gateway.api.locks import Locks
 from services.gateway.api.logins import Logins
 from services.gateway.api.lookup import Senders
 from services.gateway.api.media import Media
@@ -191,6 +192,11 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 limit=Limit(
                     settings.login_attempts, timedelta(minutes=settings.login_window_minutes)
                 ),
+                account_limit=Limit(
+                    settings.login_attempts_account,
+                    timedelta(minutes=settings.login_window_minutes),
+                ),
+                clock=clock,
                 trusted_proxies=settings.trusted_proxies,
             ),
             revocations=revocations,
@@ -265,6 +271,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         events=Events(database=database, feed=feed, clock=clock),
         sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
+        locks=Locks(database=database),
         audit_logs=AuditLogs(database=database),
         workers=Workers(database=database, limits=limits),
         details=Details(database=database, askable=askable),

@@ -108,6 +108,13 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("login_attempts", "WAYPOST_LOGIN_ATTEMPTS"),
         description="Failed logins per address and account until both have to wait.",
     )
+    login_attempts_account: int = Field(
+        50,
+        ge=1,
+        validation_alias=_from("login_attempts_account", "WAYPOST_LOGIN_ATTEMPTS_ACCOUNT"),
+        description="Failed logins per account, from all addresses, until only addresses from which"
+        " its user has logged in before may try.",
+    )
     login_window_minutes: int = Field(
         15,
         ge=1,

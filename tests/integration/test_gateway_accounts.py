@@ -1,9 +1,13 @@
 """Accounts: who may come in, and how long they may stay."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from shared.ids import new_id
 from tests.support import gateway as gateway_support
 from tests.support.gateway import PASSWORD, Gateway
 
@@ -108,6 +112,113 @@ async def test_five_failures_close_the_door_even_for_the_right_password(gateway:
     assert (await login(gateway, email="grace@example.com")).status == 401
     gateway.clock.move(timedelta(minutes=30))
     assert (await login(gateway)).status == 200
+
+
+async def from_address(gateway: Gateway, address: str, password: str, email: str = ADA) -> Any:
+    return await gateway.stranger().post(
+        "/api/auth/login",
+        {"email": email, "password": password},
+        headers={"X-Forwarded-For": address},
+    )
+
+
+@pytest.fixture
+async def proxied(database_url: str) -> AsyncIterator[Gateway]:
+    """A gateway behind a proxy, with Ada, whom nine failures in all lock out."""
+    async with gateway_support.running(
+        database_url, trusted_proxies=1, login_attempts_account=9
+    ) as gateway:
+        await gateway.register()
+        yield gateway
+
+
+async def test_many_addresses_that_guess_together_are_stopped_and_the_owner_is_not(
+    proxied: Gateway,
+) -> None:
+    home = "203.0.113.7"
+    assert (await from_address(proxied, home, PASSWORD)).status == 200
+    for email in (ADA, "nobody@example.com"):
+        guesses = [
+            (await from_address(proxied, f"198.51.100.{n}", f"guess no {n}", email)).status
+            for n in range(11)
+        ]
+        # Whether there is such an account does not show.
+        assert guesses == [401] * 9 + [429] * 2
+    stranger = await from_address(proxied, "198.51.100.99", PASSWORD)
+    assert (stranger.status, stranger.code) == (429, "RATE_LIMIT_EXCEEDED")
+    assert (await from_address(proxied, home, PASSWORD)).status == 200
+    # From there one may err as often as ever, and no oftener.
+    statuses = [(await from_address(proxied, home, "wrong wrong")).status for _ in range(6)]
+    assert statuses == [401] * 5 + [429]
+    proxied.clock.move(timedelta(minutes=31))
+    assert (await from_address(proxied, "198.51.100.99", PASSWORD)).status == 200
+
+
+async def test_an_address_that_was_used_long_ago_is_familiar_no_more(proxied: Gateway) -> None:
+    assert (await from_address(proxied, "203.0.113.7", PASSWORD)).status == 200
+    proxied.clock.move(timedelta(days=91))
+    for n in range(9):
+        await from_address(proxied, f"198.51.100.{n}", "wrong wrong")
+    assert (await from_address(proxied, "203.0.113.7", PASSWORD)).status == 429
+
+
+async def test_an_admin_lets_in_a_member_who_was_locked_out(gateway: Gateway) -> None:
+    admin, account = await gateway.register()
+    member = new_id()
+    await gateway.sql.execute(
+        "INSERT INTO gateway.users (id, tenant_id, email, name, password_hash, role, active,"
+        " created_at) SELECT $1, tenant_id, 'bob@example.com', 'Bob', password_hash, 'agent', true,"
+        " created_at FROM gateway.users",
+        member,
+    )
+    path = f"/api/team/members/{member}/unlock"
+    for _ in range(6):
+        await login(gateway, "wrong wrong", "bob@example.com")
+    assert (await login(gateway, email="bob@example.com")).status == 429
+    assert (await admin.post(path)).data == {"id": str(member), "unlocked": True}
+    bob = await login(gateway, email="bob@example.com")
+    assert bob.status == 200
+    assert (await gateway.with_token(bob.data["token"]).post(path)).status == 403
+    # It forgives what was, and not what comes.
+    statuses = [(await login(gateway, "wrong", "bob@example.com")).status for _ in range(6)]
+    assert statuses == [401] * 5 + [429]
+    other, _ = await gateway.register("grace@example.com")
+    for missing in (path, f"/api/team/members/{new_id()}/unlock"):
+        assert (await other.post(missing)).status == 404
+    assert account["user"]["id"] != str(member)
+
+
+async def test_a_password_that_is_guessed_first_is_refused(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    for password in (
+        "password123",
+        "Password123",
+        "aaaaaaaa",
+        "qwertyuiop",
+        ADA,
+        "ADA@example.com",
+    ):
+        new = {"email": "grace@example.com", "password": password, "name": "Grace"}
+        if "@" in password:
+            new["email"] = ADA
+        refused = await gateway.stranger().post("/api/auth/register", new)
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED"), password
+        assert list(refused.body["error"]["data"]["fields"]) == ["password"]
+        body = {"currentPassword": PASSWORD, "newPassword": password}
+        refused = await ada.post("/api/auth/change-password", body)
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED"), password
+        assert list(refused.body["error"]["data"]["fields"]) == ["newPassword"]
+
+
+async def test_an_address_is_the_same_however_its_letters_are_composed(gateway: Gateway) -> None:
+    composed, decomposed = "jos\u00e9@example.com", "Jose\u0301@Example.com"
+    await gateway.register(composed)
+    assert (await login(gateway, email=decomposed)).status == 200
+    body = {"email": decomposed, "password": PASSWORD, "name": "Impostor"}
+    assert (await gateway.stranger().post("/api/auth/register", body)).status == 409
+    for unseen in ("ada\u200b@example.com", "ada\u202e@example.com", "a\u0007da@example.com"):
+        refused = await gateway.stranger().post("/api/auth/register", {**body, "email": unseen})
+        assert refused.status == 422, ascii(unseen)
 
 
 async def test_guesses_at_the_same_time_are_counted_one_by_one(gateway: Gateway) -> None:

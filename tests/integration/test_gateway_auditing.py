@@ -122,6 +122,11 @@ async def change_password(stage: Stage) -> Response:
     return await stage.admin.post("/api/auth/change-password", body)
 
 
+@does("user.unlocked")
+async def unlock(stage: Stage) -> Response:
+    return await stage.admin.post(f"/api/team/members/{stage.account['user']['id']}/unlock")
+
+
 @does("organization.changed")
 async def change_organization(stage: Stage) -> Response:
     return await stage.put("/api/organization", {"name": "Engines"})

@@ -7,7 +7,7 @@ from uuid import UUID
 from shared.ids import new_id
 from tests.support.builders import a_message_row, an_instance
 from tests.support.customer import Customer
-from tests.support.gateway import Gateway, Sender
+from tests.support.gateway import ALL, Gateway, Sender
 
 T = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -156,6 +156,54 @@ async def test_a_message_that_failed_says_why(gateway: Gateway, sender: Sender) 
     }
     assert shown["failedAt"] == "2026-01-15T12:00:02.000Z"
     assert shown["content"] == {"kind": "text", "text": "Hello"}
+
+
+async def test_a_webhooks_url_is_told_whole_to_those_alone_who_may_set_it(
+    gateway: Gateway, sender: Sender
+) -> None:
+    message = UUID(await a_row(gateway, sender, status="sent", sent_at=T))
+    endpoint, delivery = new_id(), new_id()
+    url = "https://customer.example:8443/hooks/s3cret?token=t"
+    await gateway.sql.execute(
+        "INSERT INTO gateway.webhooks (id, tenant_id, instance_id, is_primary, url, events, secret,"
+        " active, created_at, updated_at) VALUES ($1, $2, $3, true, $4, '{*}', 's', true, $5, $5)",
+        endpoint,
+        sender.tenant,
+        sender.instance,
+        url,
+        T,
+    )
+    await gateway.sql.execute(
+        "INSERT INTO webhooks.deliveries (id, tenant_id, instance_id, endpoint_id, event_id,"
+        " event_type, message_id, body, state, attempts, next_at, created_at)"
+        " VALUES ($1, $2, $3, $4, $5, 'message.sent', $6, ''::bytea, 'pending', 1, $7, $7)",
+        delivery,
+        sender.tenant,
+        sender.instance,
+        endpoint,
+        new_id(),
+        message,
+        T,
+    )
+    await gateway.sql.execute(
+        "INSERT INTO webhooks.attempts (delivery_id, number, at, duration_ms, status_code, error)"
+        " VALUES ($1, 1, $2, 31, 500, NULL)",
+        delivery,
+        T,
+    )
+    path = f"/api/messages/{message}/timeline"
+    shown = (await sender.customer.get(path)).data
+    assert [hop["details"]["url"] for hop in shown if hop["hop"] == "webhook"] == [url]
+    may_not, _ = await gateway.key(
+        sender.instance,
+        sender.tenant,
+        permissions={**ALL, "webhook": {"configure": False, "test": True}},
+    )
+    answer = await may_not.get(path)
+    assert "s3cret" not in str(answer.body)
+    assert [hop["details"]["url"] for hop in answer.data if hop["hop"] == "webhook"] == [
+        "https://customer.example:8443"
+    ]
 
 
 async def test_the_timeline_is_put_together_from_what_every_service_left(

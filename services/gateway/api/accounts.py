@@ -9,7 +9,7 @@ from services.gateway.api.auditing import Auditing, note, violation_of
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.logins import Logins, Tokens
 from services.gateway.api.once import Once
-from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.password_checks import PasswordChecks, require_good
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.accounts import (
     Credentials,
@@ -77,6 +77,7 @@ class Accounts:
 
     async def register(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, Registration, self._limits)
+        require_good(body.password, field="password", email=body.email)
         # Before the transaction: it takes long, and a connection must not wait for it.
         password_hash = await self._passwords.hash(body.password)
 
@@ -167,6 +168,7 @@ class Accounts:
                 )
             except Unauthenticated:
                 raise invalid({"currentPassword": "is not the current password"}) from None
+        require_good(body.new_password, field="newPassword", email=user.email)
         password_hash = await self._passwords.hash(body.new_password)
         async with self._database.tx() as tx:
             await accounts.set_password(tx, user_id, password_hash)

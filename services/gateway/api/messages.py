@@ -1,5 +1,6 @@
 """Messages: listed, looked at, followed hop by hop."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from aiohttp import web
@@ -13,9 +14,10 @@ from services.gateway.api.schemas.messages import (
     MessageView,
     shown_address,
 )
-from services.gateway.domain.principal import scope_of
+from services.gateway.domain.permissions import KeyPermission
+from services.gateway.domain.principal import Principal, scope_of
 from services.gateway.domain.recipients import NotAnAddress, address_of
-from services.gateway.domain.timeline import Milestones, timeline
+from services.gateway.domain.timeline import Milestones, origin_of, timeline
 from services.gateway.store import journeys, messages
 from services.gateway.store.messages import Message, Wanted
 from shared.db.database import Database
@@ -67,12 +69,17 @@ class Messages:
             return respond(MessageView.of(await _message(tx, request)))
 
     async def timeline(self, request: web.Request) -> web.StreamResponse:
-        tenant_id = request[PRINCIPAL].tenant_id
+        principal = request[PRINCIPAL]
         async with self._database.tx() as tx:
             message = await _message(tx, request)
             handovers = await journeys.handovers(tx, message.id)
-            attempts = await journeys.webhook_attempts(tx, tenant_id, message.id)
+            attempts = await journeys.webhook_attempts(tx, principal.tenant_id, message.id)
             changes = await journeys.changes(tx, message.id)
+        if not _may_see_urls(principal):
+            attempts = [
+                replace(attempt, url=origin_of(attempt.url)) if attempt.url else attempt
+                for attempt in attempts
+            ]
         milestones = Milestones(
             inbound=message.direction == "inbound",
             status=message.status,
@@ -88,6 +95,11 @@ class Messages:
         )
         hops = timeline(milestones, handovers, attempts, changes)
         return respond([HopView.of(hop) for hop in hops])
+
+
+def _may_see_urls(principal: Principal) -> bool:
+    """A key that may not set the webhook may not read it either: its URL may hold a secret."""
+    return principal.instance_id is None or KeyPermission.WEBHOOK_CONFIGURE in principal.permissions
 
 
 async def _message(tx: AsyncConnection, request: web.Request) -> Message:

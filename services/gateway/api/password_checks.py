@@ -1,8 +1,17 @@
-"""Checking passwords so that guessing does not pay: a few failures, then a long wait."""
+"""Checking passwords so that guessing does not pay: a few failures, then a long wait.
+
+Failures count by account and address, and by account alone. The first stops one guesser, the second
+many addresses that guess together. That must not let a stranger lock somebody out for ever, so it
+does not hold for addresses from which the user has logged in within ninety days; these have their
+own few failures all the same. E-mail addresses without an account are counted alike, or the answers
+would tell which those are.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Final
 from weakref import WeakValueDictionary
 
 from aiohttp import web
@@ -10,21 +19,26 @@ from aiohttp import web
 from services.gateway.api.addresses import client_address
 from services.gateway.api.auditing import Auditing
 from services.gateway.domain.auditing import Security
-from services.gateway.store import accounts
+from services.gateway.domain.passwords import weakness
+from services.gateway.store import accounts, lockouts
 from services.gateway.store.accounts import User
+from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import Throttled, Unauthenticated
 from shared.log import get_logger
 from shared.security.passwords import Passwords
+from shared.web.body import invalid
 from shared.web.limits import Limit, RateLimiter
 
 log = get_logger()
+
+FAMILIAR_FOR: Final = timedelta(days=90)
 
 _WRONG = "E-mail address or password is wrong; check both."
 
 
 class PasswordChecks:
-    """Counts failures by address and account; past ``limit`` even the right password must wait."""
+    """Past ``limit`` of one address, or ``account_limit`` of all, even the right password waits."""
 
     def __init__(
         self,
@@ -34,6 +48,8 @@ class PasswordChecks:
         limiter: RateLimiter,
         auditing: Auditing,
         limit: Limit,
+        account_limit: Limit,
+        clock: Clock,
         trusted_proxies: int,
     ) -> None:
         self._database = database
@@ -41,6 +57,8 @@ class PasswordChecks:
         self._limiter = limiter
         self._auditing = auditing
         self._limit = limit
+        self._account_limit = account_limit
+        self._clock = clock
         self._trusted_proxies = trusted_proxies
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -61,28 +79,55 @@ class PasswordChecks:
 
         Raises ``Unauthenticated`` if it is wrong, ``Throttled`` if there were too many failures.
         """
-        key = self._key(request, email)
+        address = self._address(request)
+        account = await self._account(email, user)
+        key = f"{account}:{address}"
         so_far = await self._limiter.look(key, self._limit)
+        if so_far.allowed:
+            of_all = await self._limiter.look(account, self._account_limit)
+            if not of_all.allowed and not await self._is_familiar(user, address):
+                so_far = of_all
         if not so_far.allowed:
-            log.warning("login_locked", address=self._address(request))
+            log.warning("login_locked", address=address)
             self._saw(request, Security.LOGIN_LOCKED, user)
             minutes = int(so_far.reset_after.total_seconds() // 60) + 1
             raise Throttled(
-                f"Too many failed logins; try again in {minutes} min.",
+                f"Too many failed logins; try again in {minutes} min, or ask an administrator of"
+                " your organization to unlock you.",
                 retry_after=so_far.reset_after,
             )
         verdict = await self._passwords.verify(password, user.password_hash if user else None)
         if user is None or not user.active or not verdict.correct:
             left = await self._limiter.hit(key, self._limit)
-            log.warning("login_failed", address=self._address(request))
+            left_of_all = await self._limiter.hit(account, self._account_limit)
+            log.warning("login_failed", address=address)
             self._saw(request, Security.LOGIN_FAILED, user)
-            if not left.remaining:
+            if not left.remaining or not left_of_all.remaining:
                 self._saw(request, Security.LOGIN_LOCKED, user)
             raise Unauthenticated(_WRONG)
         if verdict.replacement is not None:
             async with self._database.tx() as tx:
                 await accounts.set_password(tx, user.id, verdict.replacement)
         return user
+
+    async def _account(self, email: str, user: User | None) -> str:
+        """Under what an account's failures are counted; another name once it was unlocked."""
+        if user is None:
+            return f"login:{email}:0"
+        async with self._database.tx() as tx:
+            return f"login:{email}:{await lockouts.unlocks(tx, user.id)}"
+
+    async def _is_familiar(self, user: User | None, address: str) -> bool:
+        if user is None:
+            return False
+        async with self._database.tx() as tx:
+            return await lockouts.is_familiar(
+                tx,
+                user.tenant_id,
+                user.id,
+                address=address,
+                since=self._clock.now() - FAMILIAR_FOR,
+            )
 
     def _saw(self, request: web.Request, what: Security, user: User | None) -> None:
         """Note it for the organization whose user it is about; nothing is kept of what
@@ -100,4 +145,11 @@ class PasswordChecks:
         return client_address(request, trusted_proxies=self._trusted_proxies)
 
     def _key(self, request: web.Request, email: str) -> str:
-        return f"login:{self._address(request)}:{email}"
+        return f"{self._address(request)}:{email}"
+
+
+def require_good(password: str, *, field: str, email: str) -> None:
+    """Raise unless a new password, of the length that is asked for, is also hard to guess."""
+    wrong = weakness(password, email=email)
+    if wrong is not None:
+        raise invalid({field: wrong})

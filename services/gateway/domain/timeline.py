@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 
@@ -145,6 +146,13 @@ def _handed_over(handover: Handover) -> list[Hop]:
 def _changed(change: Change) -> Hop:
     details: dict[str, object] = {"messageId": str(change.message_id), "emoji": change.emoji}
     return Hop(change.at, _CHANGED[change.kind], _known(details))
+
+
+def origin_of(url: str) -> str:
+    """Where a URL leads, without what may be a secret in it: ``https://example.com``."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}"
 
 
 def _attempted(attempt: Attempt) -> Hop:

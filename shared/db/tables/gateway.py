@@ -37,7 +37,11 @@ class OrganizationRow(Base):
 
 
 class UserRow(Base):
-    """A person who signs in. ``email`` is stored in lower case."""
+    """A person who signs in. ``email`` is stored in lower case.
+
+    ``unlocks`` counts how often their failed logins were forgiven, and is part of what those are
+    counted by.
+    """
 
     __tablename__ = "users"
     __table_args__ = (UniqueConstraint("email"), Index(None, "tenant_id"), SCHEMA)
@@ -49,6 +53,7 @@ class UserRow(Base):
     password_hash: Mapped[Word]
     role: Mapped[Word]
     active: Mapped[bool]
+    unlocks: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[Moment]
 
 

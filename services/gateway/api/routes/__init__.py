@@ -14,6 +14,7 @@ from services.gateway.api.guard import Guards
 from services.gateway.api.health import Conditions
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
+from services.gateway.api.locks import Locks
 from services.gateway.api.media import Media
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
@@ -57,6 +58,7 @@ class Handlers:
     events: Events
     sandbox: Sandbox
     dead_letters: DeadLetters
+    locks: Locks
     audit_logs: AuditLogs
     workers: Workers
     conditions: Conditions
@@ -68,7 +70,7 @@ class Handlers:
 def table(handlers: Handlers) -> Sequence[Route]:
     """All routes of the API."""
     return (
-        *accounts.routes(handlers.accounts, handlers.organizations),
+        *accounts.routes(handlers.accounts, handlers.organizations, handlers.locks),
         *instances.routes(
             handlers.instances,
             handlers.connections,

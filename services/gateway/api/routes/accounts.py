@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from services.gateway.api.accounts import Accounts
+from services.gateway.api.locks import Locks
 from services.gateway.api.organization import Organizations
 from services.gateway.api.schemas.accounts import (
     Credentials,
@@ -16,6 +17,7 @@ from services.gateway.api.schemas.accounts import (
     Refresh,
     Registered,
     Registration,
+    Unlocked,
 )
 from services.gateway.domain.access import Needs
 from shared.web.routes import Route
@@ -23,7 +25,7 @@ from shared.web.routes import Route
 _TAG = "Accounts"
 
 
-def routes(accounts: Accounts, organizations: Organizations) -> Sequence[Route]:
+def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Sequence[Route]:
     """What there is under ``/api/auth`` and ``/api/organization``."""
     return (
         Route(
@@ -49,7 +51,8 @@ def routes(accounts: Accounts, organizations: Organizations) -> Sequence[Route]:
             audited="user.logged_in",
             summary="Log in",
             description="Five failures for one account from one address close the door to both "
-            "for fifteen minutes, even for the right password.",
+            "for fifteen minutes, even for the right password. Fifty for one account close it to "
+            "all addresses from which its user has not logged in before.",
             tag=_TAG,
             permission=None,
             request=Credentials,
@@ -103,6 +106,18 @@ def routes(accounts: Accounts, organizations: Organizations) -> Sequence[Route]:
             tag=_TAG,
             permission=Needs.BEING_A_USER,
             response=Me,
+            limited=True,
+        ),
+        Route(
+            method="POST",
+            path="/api/team/members/{userId}/unlock",
+            handler=locks.unlock,
+            audited="user.unlocked",
+            summary="Let a member log in again who was locked out",
+            description="Their failed logins are forgotten. Tokens and keys were never locked.",
+            tag="Team",
+            permission=Needs.ORGANIZATION,
+            response=Unlocked,
             limited=True,
         ),
         Route(

@@ -118,6 +118,13 @@ class LoggedOut(ApiView):
     logged_out: bool = True
 
 
+class Unlocked(ApiView):
+    """Whose failed logins were forgotten."""
+
+    id: UUID
+    unlocked: bool = True
+
+
 class PasswordChanged(ApiView):
     """How many other logins have ended with the old password."""
 

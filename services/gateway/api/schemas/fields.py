@@ -1,6 +1,7 @@
 """Fields that several schemas share."""
 
 import re
+import unicodedata
 from operator import attrgetter
 from typing import Annotated, Final
 from uuid import UUID
@@ -36,8 +37,9 @@ def _number(value: object) -> str:
 
 
 def _email(value: str) -> str:
-    lowered = value.strip().lower()
-    if not _EMAIL.fullmatch(lowered):
+    # One form for what looks the same, or one address could have two accounts.
+    lowered = unicodedata.normalize("NFKC", value).strip().lower()
+    if not _EMAIL.fullmatch(lowered) or not lowered.isprintable():
         raise ValueError("must be an e-mail address such as ada@example.com")
     return lowered
 

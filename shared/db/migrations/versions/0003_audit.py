@@ -1,4 +1,4 @@
-"""The audit log, and how often keys are used."""
+"""The audit log, how often keys are used, and letting in again who was locked out."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -77,12 +77,18 @@ def upgrade() -> None:
     op.add_column(
         "instance_keys", sa.Column("replaced_by", sa.Uuid(), nullable=True), schema="gateway"
     )
+    op.add_column(
+        "users",
+        sa.Column("unlocks", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        schema="gateway",
+    )
     op.execute(FORGET)
 
 
 def downgrade() -> None:
     """Back."""
     op.execute("DROP FUNCTION gateway.forget_audit_logs(timestamptz, integer)")
+    op.drop_column("users", "unlocks", schema="gateway")
     for name in ("replaced_by", "successes", "requests"):
         op.drop_column("instance_keys", name, schema="gateway")
     op.drop_index(
