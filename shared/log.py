@@ -36,7 +36,7 @@ _DIGITS = re.compile(r"\d{7}")
 # maker's number comes before a hyphen; in a URL a plus sign may be escaped.
 _NUMBER = re.compile(r"(?:(?<![\w-])|(?<=%2[Bb]))\+?\d{7,15}(?=@|-\d{8,11}@|(?![\w-]))")
 # Some words begin with api_ as well, but none has so much behind it.
-_TOKEN = re.compile(r"\b(?:api_[\w-]{20,}|(?:sk_|rt_|whsec_|eyJ)[\w\-+/=.]{8,})")
+_TOKEN = re.compile(r"\b(?:api_[\w-]{20,}|(?:sk_|rt_|inv_|whsec_|eyJ)[\w\-+/=.]{8,})")
 _CREDENTIAL = re.compile(r"(://)[^\s/:@]*:[^\s/@]+(?=@)|(\b(?:Bearer|Basic) )[^\s'\"]{8,}")
 MASK = "***"
 

@@ -33,12 +33,14 @@ from services.gateway.api.locks import Locks
 from services.gateway.api.logins import Logins
 from services.gateway.api.lookup import Senders
 from services.gateway.api.media import Media
+from services.gateway.api.membership import Membership
 from services.gateway.api.messages import Messages
 from services.gateway.api.once import Once
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.password_checks import PasswordChecks
 from services.gateway.api.phone_mappings import PhoneMappings
+from services.gateway.api.platform import Administration
 from services.gateway.api.quotas import Quotas
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.routes import Handlers, table
@@ -47,7 +49,9 @@ from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.sending import Acceptance, Sending
 from services.gateway.api.stats import Stats
 from services.gateway.api.tail import Tail
+from services.gateway.api.team import Team
 from services.gateway.api.uploads import Uploads
+from services.gateway.api.user_keys import UserKeys
 from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.api.workers import Workers
@@ -59,6 +63,7 @@ from services.gateway.loops import (
     KeepFresh,
     NoteKeyUse,
     NoteSightings,
+    TellEveryone,
     WarnOfQuotas,
     WatchDeadLetters,
 )
@@ -90,7 +95,7 @@ TITLE = "Waypost"
 DESCRIPTION = "One HTTP API to talk on WhatsApp, whatever carries the words."
 
 
-def build(settings: GatewaySettings, platform: Platform) -> Service:
+def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PLR0915 - a list
     """Put the gateway together."""
     database, clock = platform.database, platform.clock
     limits = BodyLimits(largest=settings.max_body)
@@ -174,38 +179,71 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         clock=clock,
     )
     answers = Answers(clock.monotonic)
+    logins = Logins(
+        tokens=tokens,
+        refresh_lifetime=timedelta(days=settings.refresh_token_days),
+        clock=clock,
+    )
+    checks = PasswordChecks(
+        database=database,
+        passwords=passwords,
+        limiter=limiter,
+        auditing=auditing,
+        limit=Limit(settings.login_attempts, timedelta(minutes=settings.login_window_minutes)),
+        account_limit=Limit(
+            settings.login_attempts_account, timedelta(minutes=settings.login_window_minutes)
+        ),
+        clock=clock,
+        trusted_proxies=settings.trusted_proxies,
+    )
+    everyone = TellEveryone(database=database, relay=relay, clock=clock, metrics=metrics)
     handlers = Handlers(
         accounts=Accounts(
             database=database,
             once=once,
-            logins=Logins(
-                tokens=tokens,
-                refresh_lifetime=timedelta(days=settings.refresh_token_days),
-                clock=clock,
-            ),
+            logins=logins,
             passwords=passwords,
-            checks=PasswordChecks(
-                database=database,
-                passwords=passwords,
-                limiter=limiter,
-                auditing=auditing,
-                limit=Limit(
-                    settings.login_attempts, timedelta(minutes=settings.login_window_minutes)
-                ),
-                account_limit=Limit(
-                    settings.login_attempts_account,
-                    timedelta(minutes=settings.login_window_minutes),
-                ),
-                clock=clock,
-                trusted_proxies=settings.trusted_proxies,
-            ),
+            checks=checks,
             revocations=revocations,
             auditing=auditing,
             relay=relay,
             limits=limits,
             clock=clock,
         ),
+        membership=Membership(
+            database=database,
+            logins=logins,
+            passwords=passwords,
+            checks=checks,
+            revocations=revocations,
+            limits=limits,
+            clock=clock,
+        ),
         organizations=Organizations(database=database, limits=limits, clock=clock),
+        team=Team(
+            database=database,
+            once=once,
+            revocations=revocations,
+            limits=limits,
+            invitation_lifetime=timedelta(hours=settings.invitation_hours),
+            clock=clock,
+        ),
+        user_keys=UserKeys(
+            database=database,
+            once=once,
+            revocations=revocations,
+            limits=limits,
+            most=settings.keys_per_user,
+            clock=clock,
+        ),
+        administration=Administration(
+            database=database,
+            once=once,
+            revocations=revocations,
+            announced=everyone.announced,
+            limits=limits,
+            clock=clock,
+        ),
         instances=Instances(
             database=database,
             once=once,
@@ -355,6 +393,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),
             Loop(name="tail", run=tail.run),
+            Loop(name="broadcasts", run=everyone.run),
             Loop(
                 name="keep_fresh",
                 run=KeepFresh([callers.refresh, senders.refresh], clock=clock, metrics=metrics).run,

@@ -133,6 +133,19 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("keys_per_instance", "WAYPOST_KEYS_PER_INSTANCE"),
         description="Keys that one instance may have at a time.",
     )
+    keys_per_user: int = Field(
+        10,
+        ge=1,
+        validation_alias=_from("keys_per_user", "WAYPOST_KEYS_PER_USER"),
+        description="Keys that one user may have at a time.",
+    )
+    invitation_hours: int = Field(
+        72,
+        ge=1,
+        le=24 * 90,
+        validation_alias=_from("invitation_hours", "WAYPOST_INVITATION_HOURS"),
+        description="Hours in which an invitation, or the reset of a password, can be used.",
+    )
     webhook_allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
         (),
         validation_alias=_from("webhook_allowed_nets", "WEBHOOK_ALLOWED_NETS"),

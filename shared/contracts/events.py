@@ -23,6 +23,8 @@ InstanceStatusName = Literal[
     "failed",
 ]
 
+SystemState = Literal["operational", "maintenance", "degraded", "outage"]
+
 
 class Failure(PublicContract):
     """Why a message failed: a stable code and a sentence for people."""
@@ -255,6 +257,20 @@ class UserMapped(Event):
     user_id: str
 
 
+class SystemStatus(Event):
+    """The platform's operators have something to say to everybody.
+
+    Emitted once to every organization for each announcement; not a measurement, and not about one
+    instance: those have ``instance.status``. With ``starts_at`` it is about what is yet to come.
+    """
+
+    TYPE: ClassVar[str] = "system.status"
+    status: SystemState
+    message: str
+    starts_at: Moment | None = None
+    ends_at: Moment | None = None
+
+
 class Test(Event):
     """Somebody asked to see what a delivery looks like. Emitted to one endpoint alone."""
 
@@ -284,6 +300,7 @@ EVENTS: dict[str, type[Event]] = {
         QuotaWarning,
         SecurityViolation,
         UserMapped,
+        SystemStatus,
         Test,
     )
 }

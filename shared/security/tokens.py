@@ -24,7 +24,7 @@ _SHORTEST_SECRET = 32
 _TOKENS_KEPT = 4096
 _RANDOM_BYTES = 32
 _HINT_CHARACTERS = 4
-_SHAPE = re.compile(r"(api_|sk_|rt_)[A-Za-z0-9_-]{43}")
+_SHAPE = re.compile(r"(api_|sk_|rt_|inv_)[A-Za-z0-9_-]{43}")
 _REQUIRED = ["exp", "iat", "iss", "aud", "sub", "org", "role", "sid"]
 
 
@@ -138,6 +138,7 @@ class KeyKind(StrEnum):
     INSTANCE = "api_"
     USER = "sk_"
     REFRESH = "rt_"
+    INVITATION = "inv_"
 
 
 @dataclass(frozen=True, slots=True)

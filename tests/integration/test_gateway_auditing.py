@@ -36,7 +36,11 @@ from tests.support.routes import declared
 
 GROUP: Final = "120363000000000001@g.us"
 ADA: Final = Identity(phone="+12025550142", chat_id="12025550142@s.whatsapp.net")
-FOR_OPERATORS: Final = {"worker.ordered"}
+FOR_OPERATORS: Final = {
+    "worker.ordered",
+    "platform.organization_changed",
+    "platform.broadcast_announced",
+}
 HOOK: Final = {"url": "https://example.com/hook", "events": ["*"]}
 
 
@@ -308,6 +312,88 @@ async def try_webhook(stage: Stage) -> Response:
     answer = await stage.admin.post(f"{stage.path}/webhook/test")
     await stage.gateway.heard.next(commands.TestEndpoint)
     return answer
+
+
+async def a_member(stage: Stage) -> Any:
+    body = {"email": f"{new_id().hex}@example.com", "name": "Grace", "role": "agent"}
+    return (await stage.admin.post("/api/team/members", body)).data
+
+
+@does("member.invited")
+async def invite(stage: Stage) -> Response:
+    return await stage.admin.post("/api/team/members", {"email": "g@example.com", "name": "Grace"})
+
+
+@does("user.joined")
+async def join(stage: Stage) -> Response:
+    token = (await a_member(stage))["invitation"]["token"]
+    return await stage.gateway.stranger().post(
+        "/api/auth/accept-invitation", {"token": token, "password": PASSWORD}
+    )
+
+
+@does("member.changed")
+async def change_member(stage: Stage) -> Response:
+    member = await a_member(stage)
+    return await stage.put(f"/api/team/members/{member['id']}", {"role": "viewer"})
+
+
+@does("member.removed")
+async def remove_member(stage: Stage) -> Response:
+    return await stage.delete(f"/api/team/members/{(await a_member(stage))['id']}")
+
+
+@does("member.password_reset")
+async def reset_password(stage: Stage) -> Response:
+    member = await a_member(stage)
+    return await stage.admin.post(f"/api/team/members/{member['id']}/reset-password")
+
+
+@does("member.instance_assigned")
+async def assign(stage: Stage) -> Response:
+    member = await a_member(stage)
+    return await stage.admin.post(f"/api/team/members/{member['id']}/instances/{stage.instance}")
+
+
+@does("member.instance_unassigned")
+async def unassign(stage: Stage) -> Response:
+    member = await a_member(stage)
+    return await stage.delete(f"/api/team/members/{member['id']}/clients/{stage.instance}")
+
+
+@does("user.deactivated")
+async def leave(stage: Stage) -> Response:
+    await stage.gateway.sql.execute(
+        "INSERT INTO gateway.users (id, tenant_id, email, name, password_hash, role, active,"
+        " created_at) VALUES ($1, $2, 'o@example.com', 'Other', 'x', 'admin', true, now())",
+        new_id(),
+        stage.tenant,
+    )
+    return await stage.admin.post("/api/auth/deactivate", {"currentPassword": PASSWORD})
+
+
+@does("user_key.created")
+async def create_user_key(stage: Stage) -> Response:
+    return await stage.admin.post("/api/team/keys", {"name": "Reports"})
+
+
+@does("user_key.revoked")
+async def revoke_user_key(stage: Stage) -> Response:
+    key = (await create_user_key(stage)).data["id"]
+    return await stage.delete(f"/api/team/keys/{key}")
+
+
+@does("platform.organization_changed")
+async def manage_organization(stage: Stage) -> Response:
+    operator = await stage.gateway.operator()
+    path = f"/api/admin/organizations/{stage.tenant}"
+    return await operator.call("PUT", path, json={"plan": "pro"})
+
+
+@does("platform.broadcast_announced")
+async def announce(stage: Stage) -> Response:
+    operator = await stage.gateway.operator()
+    return await operator.post("/api/admin/broadcast", {"message": "Maintenance on Sunday."})
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Who may do what."""
 
+from dataclasses import replace
+
 import pytest
 
 from services.gateway.domain.access import ACCESS, Access, Needs, require
@@ -12,6 +14,7 @@ from services.gateway.domain.permissions import (
     granted,
 )
 from services.gateway.domain.principal import Principal, PrincipalKind, Scope, scope_of
+from services.gateway.domain.team import gives
 from shared.errors import Forbidden
 from shared.ids import new_id
 
@@ -48,6 +51,29 @@ def test_an_admin_may_do_everything_that_is_for_users() -> None:
     for access in ACCESS.values():
         if access.users and not access.operator:
             require(a_user(), access)
+
+
+def test_only_operators_operate_whatever_else_somebody_may_do() -> None:
+    require(a_user(Role.OPERATOR), ACCESS[Needs.OPERATE])
+    for role in set(Role) - {Role.OPERATOR}:
+        with pytest.raises(Forbidden, match="operators"):
+            require(a_user(role), ACCESS[Needs.OPERATE])
+
+
+def test_a_user_key_makes_nothing_that_outlives_it() -> None:
+    key = replace(a_user(), kind=PrincipalKind.USER_KEY, session_id=None, key_id=new_id())
+    for needs in (Needs.BEING_LOGGED_IN, Needs.MANAGE_TEAM, Needs.RESET_PASSWORDS):
+        require(a_user(), ACCESS[needs])
+        with pytest.raises(Forbidden, match="user key"):
+            require(key, ACCESS[needs])
+    require(key, ACCESS[Needs.MANAGE_CLIENTS])
+
+
+def test_a_manager_gives_no_role_that_manages() -> None:
+    assert gives(Role.MANAGER) == {Role.AGENT, Role.VIEWER}
+    assert gives(Role.OPERATOR) == {Role.OPERATOR}
+    assert gives(Role.ADMIN) == set(Role) - {Role.OPERATOR}
+    assert not gives(Role.AGENT) | gives(Role.VIEWER) | gives(None)
 
 
 @pytest.mark.parametrize("needs", [Needs.SEND, Needs.MANAGE_CLIENTS, Needs.WEBHOOKS])
@@ -103,6 +129,10 @@ def test_a_key_without_any_permission_is_possible() -> None:
 
 def test_admins_and_managers_see_all_instances_and_others_what_is_assigned_to_them() -> None:
     instance = new_id()
+    for role in (Role.AGENT, Role.VIEWER):
+        assigned = scope_of(replace(a_user(role), assigned=frozenset({instance})))
+        assert assigned.sees(instance)
+        assert not assigned.sees(new_id())
     assert scope_of(a_user()).sees(instance)
     assert scope_of(a_user(Role.MANAGER)).sees(instance)
     assert not scope_of(a_user(Role.AGENT)).sees(instance)

@@ -20,7 +20,7 @@ READY = "status IN ('queued', 'retrying') AND transmission_id IS NULL AND NOT pa
 class Candidate:
     """An instance whose messages may be claimed, since its row is locked by this transaction.
 
-    ``status`` is its session's, or ``deleted``.
+    ``status`` is its session's, or ``deleted``, or ``held``: what it has to send waits.
     """
 
     instance_id: UUID
@@ -66,8 +66,8 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
     rows = await connection.fetch(
         """
         SELECT p.instance_id, i.shard, i.guard,
-               CASE WHEN i.deleted_at IS NULL THEN coalesce(s.status, 'created')
-                    ELSE 'deleted' END,
+               CASE WHEN i.deleted_at IS NOT NULL THEN 'deleted' WHEN i.held THEN 'held'
+                    ELSE coalesce(s.status, 'created') END,
                p.throttled_until,
                (SELECT count(*) FROM dispatcher.transmissions t
                 WHERE t.instance_id = p.instance_id AND t.outcome IS NULL)

@@ -6,8 +6,9 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api.auditing import Auditing, note, violation_of
+from services.gateway.api.callers import SUSPENDED
 from services.gateway.api.gate import PRINCIPAL
-from services.gateway.api.logins import Logins, Tokens
+from services.gateway.api.logins import Logins, login_of
 from services.gateway.api.once import Once
 from services.gateway.api.password_checks import PasswordChecks, require_good
 from services.gateway.api.revocation import Revocations
@@ -32,7 +33,7 @@ from services.gateway.store.accounts import Organization, User
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.db.tables.gateway import GatewayOutboxRow
-from shared.errors import Conflict, Unauthenticated
+from shared.errors import Conflict, Forbidden, Unauthenticated
 from shared.ids import new_id
 from shared.log import get_logger
 from shared.messaging import outbox
@@ -95,6 +96,7 @@ class Accounts:
                 active=True,
                 created_at=now,
                 password_hash=password_hash,
+                joined_at=now,
             )
             await accounts.add_organization(tx, organization)
             if not await accounts.add_user(tx, user):
@@ -111,7 +113,7 @@ class Accounts:
             )
             log.info("account_registered", user_id=str(user.id), tenant_id=str(organization.id))
             return Registered(
-                **_login(tokens, user).model_dump(by_alias=False),
+                **login_of(tokens, user).model_dump(by_alias=False),
                 organization=OrganizationView.of(organization),
             )
 
@@ -124,10 +126,16 @@ class Accounts:
                 found = await accounts.user_by_email(tx, body.email)
             user = await self._checks.check(request, body.email, password=body.password, user=found)
         async with self._database.tx() as tx:
-            tokens = await self._logins.issue(tx, user)
+            # What was true a moment ago, while the password was checked, may be over: a login that
+            # began now would outlive the end of all the others.
+            now_so = await accounts.user(tx, user.id, lock=True)
+            if now_so is None or not now_so.active or now_so.password_hash != user.password_hash:
+                raise Unauthenticated("The account has just been changed; log in again.")
+            await _require_in_service(tx, user.tenant_id)
+            tokens = await self._logins.issue(tx, now_so)
             await note(tx, request, "user", user.id, tenant_id=user.tenant_id, actor=_as_user(user))
         log.info("login_succeeded", user_id=str(user.id), tenant_id=str(user.tenant_id))
-        return respond(_login(tokens, user))
+        return respond(login_of(tokens, now_so))
 
     async def refresh(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, Refresh, self._limits)
@@ -146,9 +154,9 @@ class Accounts:
 
     async def logout(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
-        _, session_id = _user_and_session(principal)
+        user_id, session_id = _user_and_session(principal)
         async with self._database.tx() as tx:
-            await accounts.revoke_family(tx, session_id, now=self._clock.now())
+            await accounts.revoke_family(tx, session_id, user_id=user_id, now=self._clock.now())
             await note(tx, request, "user", principal.user_id)
         await self._revocations.tell(logins=[session_id])
         log.info("logout_succeeded", user_id=str(principal.user_id))
@@ -171,6 +179,7 @@ class Accounts:
         require_good(body.new_password, field="newPassword", email=user.email)
         password_hash = await self._passwords.hash(body.new_password)
         async with self._database.tx() as tx:
+            await accounts.user(tx, user_id, lock=True)
             await accounts.set_password(tx, user_id, password_hash)
             ended = await accounts.revoke_other_families(
                 tx, user_id, keep=session_id, now=self._clock.now()
@@ -182,9 +191,10 @@ class Accounts:
 
     async def me(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
-        user_id, _ = _user_and_session(principal)
+        if principal.user_id is None:
+            raise Unauthenticated("This needs an access token; log in first.")
         async with self._database.tx() as tx:
-            user = await accounts.user(tx, user_id)
+            user = await accounts.user(tx, principal.user_id)
             organization = await accounts.organization(tx, principal.tenant_id)
         if user is None or organization is None:
             raise Unauthenticated("This login has ended; log in again.")
@@ -205,14 +215,15 @@ class Accounts:
         if token is None or token.revoked_at is not None:
             return None
         if token.spent_at is not None:
-            await accounts.revoke_family(tx, token.family_id, now=now)
+            await accounts.revoke_family(tx, token.family_id, user_id=token.user_id, now=now)
             await self._tell_of_reuse(tx, request, token.user_id)
             return token.family_id
         user = await accounts.user(tx, token.user_id)
         if token.expires_at <= now or user is None or not user.active:
             return None
+        await _require_in_service(tx, user.tenant_id)
         await accounts.spend_refresh_token(tx, token.id, now=now)
-        return _login(await self._logins.issue(tx, user, family=token.family_id), user)
+        return login_of(await self._logins.issue(tx, user, family=token.family_id), user)
 
     async def _tell_of_reuse(
         self, tx: AsyncConnection, request: web.Request, user_id: UUID
@@ -233,13 +244,10 @@ class Accounts:
             await outbox.add(tx, GatewayOutboxRow, [outbox.event(event)], now=entry.at)
 
 
-def _login(tokens: Tokens, user: User) -> Login:
-    return Login(
-        token=tokens.access,
-        refresh_token=tokens.refresh,
-        expires_in=tokens.expires_in,
-        user=UserView.of(user),
-    )
+async def _require_in_service(tx: AsyncConnection, tenant_id: UUID) -> None:
+    organization = await accounts.organization(tx, tenant_id)
+    if organization is None or organization.suspended_at is not None:
+        raise Forbidden(SUSPENDED)
 
 
 def _as_user(user: User) -> Actor:
@@ -247,7 +255,7 @@ def _as_user(user: User) -> Actor:
 
 
 def _user_and_session(principal: Principal) -> tuple[UUID, UUID]:
-    """Only users get here, so both are there; a user key has no login to speak of."""
+    """Only logins get here, so both are there."""
     if principal.user_id is None or principal.session_id is None:
         raise Unauthenticated("This needs an access token; log in first.")
     return principal.user_id, principal.session_id

@@ -67,6 +67,7 @@ class Attaching:
         if "id" in request.match_info:
             body = _by(body, id_in_path(request))
         if body.media is not None:
+            await self._sending.sender(request[PRINCIPAL], body)
             kind = body.media.type or await self._kind(request[PRINCIPAL], body.media)
             return await self._send(request, body, body.media, kind, body.said)
         words = body.said or ""
@@ -76,6 +77,8 @@ class Attaching:
 
     async def _json(self, request: web.Request, kind: MediaKind) -> web.StreamResponse:
         body = await self._uploads.read_model(request, NewMedia)
+        # First, so that whoever may not send by the instance stores nothing either.
+        await self._sending.sender(request[PRINCIPAL], body)
         return await self._send(request, body, body, kind, body.caption)
 
     async def _form(self, request: web.Request, kind: MediaKind) -> web.StreamResponse:

@@ -14,13 +14,14 @@ from services.gateway.api.auditing import Auditing
 from services.gateway.domain.auditing import Security, actor_of
 from services.gateway.domain.permissions import ROLES, KeyPermissions, Role, granted
 from services.gateway.domain.principal import Principal, PrincipalKind
-from services.gateway.store import accounts, keys
-from services.gateway.store.accounts import User
+from services.gateway.store import accounts, keys, user_keys
+from services.gateway.store.accounts import Person
 from services.gateway.store.keys import KeyUses, ShownKey
 from services.gateway.store.recent import Recent
+from services.gateway.store.user_keys import ShownUserKey
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.errors import Unauthenticated
+from shared.errors import Forbidden, Unauthenticated
 from shared.security.tokens import AccessTokens, KeyKind, digest_of, kind_of
 
 AUTHORIZATION: Final = istr("Authorization")
@@ -33,8 +34,12 @@ REMEMBERED: Final = timedelta(seconds=5)
 _NOTHING_SHOWN: Final = "No credential; send `Authorization: Bearer <token>` or `X-API-Key: <key>`."
 _UNKNOWN_KEY: Final = "This API key is not known; check that it was copied whole."
 _REVOKED: Final = "This API key was revoked; use another one, or have one made."
-_EXPIRED: Final = "This API key has expired; make a new one for the instance."
+_EXPIRED: Final = "This API key has expired; make a new one."
 _LOGGED_OUT: Final = "This login has ended; log in again."
+
+SUSPENDED: Final = (
+    "Your organization is suspended, so nothing of it can be used; ask whoever operates Waypost."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,34 @@ class Callers:
         self._logins: Recent[UUID, Principal] = Recent(
             self._read_logins, clock=clock, ttl=REMEMBERED
         )
+        self._user_keys: Recent[bytes, _Known] = Recent(
+            self._read_user_keys, clock=clock, ttl=REMEMBERED
+        )
 
     async def caller(self, request: web.Request) -> Principal:
-        """Who is calling; raises ``Unauthenticated``, saying what to do about it."""
+        """Who is calling; raises ``Unauthenticated``, saying what to do about it.
+
+        Raises ``Forbidden`` if they are known, and their organization is suspended.
+        """
+        principal = await self._caller(request)
+        if principal.suspended:
+            raise Forbidden(SUSPENDED)
+        return principal
+
+    async def _caller(self, request: web.Request) -> Principal:
         token = _token(request)
         match kind_of(token):
             case KeyKind.INSTANCE:
-                return await self._key(request, token)
+                return await self._key(self._keys, request, token)
             case KeyKind.USER:
-                raise Unauthenticated(_UNKNOWN_KEY)
+                return await self._key(self._user_keys, request, token)
             case KeyKind.REFRESH:
                 raise Unauthenticated(
                     "This is a refresh token; exchange it at POST /api/auth/refresh first."
+                )
+            case KeyKind.INVITATION:
+                raise Unauthenticated(
+                    "This is an invitation; exchange it at POST /api/auth/accept-invitation first."
                 )
             case None:
                 return await self._user(token)
@@ -99,29 +120,35 @@ class Callers:
         known = self._keys.fresh(digest_of(key))
         if known is None or known.refusal(self._clock.now()) is not None:
             return None
+        if known.principal.suspended:
+            return None
         self._uses.note(known.key_id)
         return known.principal
 
     def forget_key(self, digest: bytes) -> None:
-        """A key has changed."""
+        """A key has changed, of an instance or a user."""
         self._keys.forget(digest)
+        self._user_keys.forget(digest)
 
     def forget_login(self, session_id: UUID) -> None:
         """A login has ended."""
         self._logins.forget(session_id)
 
     def forget_user(self, user_id: UUID) -> None:
-        """What a user may do has changed, or whether they may do anything."""
-        self._keys.forget_if(lambda known: known.principal.user_id == user_id)
+        """What a user may do or see has changed, or whether they may do anything."""
+        self._user_keys.forget_if(lambda known: known.principal.user_id == user_id)
         self._logins.forget_if(lambda principal: principal.user_id == user_id)
 
     async def refresh(self) -> None:
         """Read again what is in use. Raises ``Transient``."""
         await self._keys.refresh()
+        await self._user_keys.refresh()
         await self._logins.refresh()
 
-    async def _key(self, request: web.Request, token: str) -> Principal:
-        known = await self._keys.get(digest_of(token))
+    async def _key(
+        self, known_keys: Recent[bytes, _Known], request: web.Request, token: str
+    ) -> Principal:
+        known = await known_keys.get(digest_of(token))
         if known is None:
             raise Unauthenticated(_UNKNOWN_KEY)
         refusal = known.refusal(self._clock.now())
@@ -136,7 +163,7 @@ class Callers:
         self._auditing.saw(
             request,
             Security.REVOKED_KEY_USED if revoked else Security.EXPIRED_KEY_USED,
-            "instance_key",
+            "user_key" if known.principal.user_id else "instance_key",
             known.key_id,
             tenant_id=known.principal.tenant_id,
             actor=actor_of(known.principal),
@@ -162,10 +189,17 @@ class Callers:
             for digest, shown in found.items()
         }
 
+    async def _read_user_keys(self, digests: Sequence[bytes]) -> dict[bytes, _Known]:
+        found = await user_keys.shown(self._database, digests)
+        return {
+            digest: _Known(_of_user_key(shown), shown.id, shown.revoked, shown.expires_at)
+            for digest, shown in found.items()
+        }
+
     async def _read_logins(self, session_ids: Sequence[UUID]) -> dict[UUID, Principal]:
         async with self._database.tx() as tx:
-            found = await accounts.users_of_families(tx, session_ids)
-        return {session_id: _of_login(session_id, user) for session_id, user in found.items()}
+            found = await accounts.people_of_families(tx, session_ids)
+        return {session_id: _of_login(session_id, person) for session_id, person in found.items()}
 
 
 @lru_cache(maxsize=1024)
@@ -183,19 +217,39 @@ def _of_key(shown: ShownKey) -> Principal:
         instance_id=shown.instance_id,
         key_id=shown.id,
         rate_limit=shown.rate_limit,
+        suspended=shown.suspended,
     )
 
 
-def _of_login(session_id: UUID, user: User) -> Principal:
-    role = Role(user.role)
+def _of_user_key(shown: ShownUserKey) -> Principal:
+    person = shown.person
+    role = Role(person.role)
+    return Principal(
+        kind=PrincipalKind.USER_KEY,
+        tenant_id=person.tenant_id,
+        permissions=ROLES[role],
+        limit_key=f"user_key:{shown.id}",
+        user_id=person.user_id,
+        role=role,
+        assigned=person.assigned,
+        key_id=shown.id,
+        rate_limit=shown.rate_limit,
+        suspended=person.suspended,
+    )
+
+
+def _of_login(session_id: UUID, person: Person) -> Principal:
+    role = Role(person.role)
     return Principal(
         kind=PrincipalKind.USER,
-        tenant_id=user.tenant_id,
+        tenant_id=person.tenant_id,
         permissions=ROLES[role],
-        limit_key=f"user:{user.id}",
-        user_id=user.id,
+        limit_key=f"user:{person.user_id}",
+        user_id=person.user_id,
         role=role,
         session_id=session_id,
+        assigned=person.assigned,
+        suspended=person.suspended,
     )
 
 

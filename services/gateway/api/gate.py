@@ -107,7 +107,7 @@ class Gate:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
                 principal = await callers.caller(request)
-            except Unauthenticated:
+            except (Unauthenticated, Forbidden):
                 await self._count_stranger(request)
                 raise
             if principal.kind is not PrincipalKind.INSTANCE_KEY or principal.key_id is None:

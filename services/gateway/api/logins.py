@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api.schemas.accounts import Login, UserView
 from services.gateway.store import accounts
 from services.gateway.store.accounts import RefreshToken, User
 from shared.clock import Clock
@@ -56,3 +57,13 @@ class Logins:
             now=now,
         )
         return Tokens(access, made.text, int(self._tokens.lifetime.total_seconds()))
+
+
+def login_of(tokens: Tokens, user: User) -> Login:
+    """A login as it is answered."""
+    return Login(
+        token=tokens.access,
+        refresh_token=tokens.refresh,
+        expires_in=tokens.expires_in,
+        user=UserView.of(user),
+    )

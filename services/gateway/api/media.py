@@ -98,7 +98,6 @@ class Media:
             rows = await media.page(
                 tx,
                 scope_of(principal),
-                unowned=_sees_unowned(principal),
                 sources=("upload", "inbound") if query.source is None else (query.source,),
                 after=_POSITIONS.decode(query.cursor) if query.cursor else None,
                 limit=query.limit + 1,
@@ -222,17 +221,10 @@ class Media:
 
 async def _file(tx: AsyncConnection, request: web.Request) -> MediaFile:
     principal = request[PRINCIPAL]
-    found = await media.find(
-        tx, scope_of(principal), id_in_path(request), unowned=_sees_unowned(principal)
-    )
+    found = await media.find(tx, scope_of(principal), id_in_path(request))
     if found is None:
         raise NotFound("There is no such file; check the id.")
     return found
-
-
-def _sees_unowned(principal: Principal) -> bool:
-    """Whether they see what people have uploaded: everybody of the organization who is one."""
-    return principal.instance_id is None
 
 
 def _stored(request: web.Request, found: MediaFile) -> tuple[str, int]:

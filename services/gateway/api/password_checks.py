@@ -10,6 +10,7 @@ would tell which those are.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 from weakref import WeakValueDictionary
@@ -108,6 +109,7 @@ class PasswordChecks:
         if verdict.replacement is not None:
             async with self._database.tx() as tx:
                 await accounts.set_password(tx, user.id, verdict.replacement)
+            return replace(user, password_hash=verdict.replacement)
         return user
 
     async def _account(self, email: str, user: User | None) -> str:

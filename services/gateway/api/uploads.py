@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.gateway.api.once import IDEMPOTENCY_KEY
 from services.gateway.api.staging import MULTIPART, Room, Staged, Staging
 from services.gateway.domain.plans import QuotaExceeded
-from services.gateway.domain.principal import Principal, Scope
+from services.gateway.domain.principal import Principal, Scope, scope_of
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import media
 from services.gateway.store.media import NewMedia
@@ -159,13 +159,12 @@ class Uploads:
     ) -> StoredMedia:
         """A file that was uploaded before, to be sent as ``kind``; raises about ``field``.
 
-        An instance key may name what its own instance or a person of its organization has
-        uploaded.
+        People may name what they see. An instance key may name what its own instance or a person
+        of its organization has uploaded.
         """
-        instance = principal.instance_id
-        scope = Scope(principal.tenant_id, None if instance is None else frozenset({instance}))
+        by_key = principal.instance_id is not None
         async with self._database.tx() as tx:
-            found = await media.find(tx, scope, media_id, unowned=True)
+            found = await media.find(tx, scope_of(principal), media_id, unowned=by_key)
         if found is None:
             raise invalid({field: "is not a file of yours, or was deleted; upload it first"})
         if found.source == "inbound" or found.size is None or found.sha256 is None:
@@ -184,7 +183,7 @@ class Uploads:
         if not stored.fresh:
             return
         async with self._database.tx() as tx:
-            found = await media.find(tx, Scope(principal.tenant_id), stored.media_id, unowned=True)
+            found = await media.find(tx, Scope(principal.tenant_id), stored.media_id)
             if found is not None:
                 await media.delete(tx, principal.tenant_id, found, now=self._clock.now())
 
@@ -208,6 +207,7 @@ class Uploads:
             id=id_,
             tenant_id=principal.tenant_id,
             instance_id=principal.instance_id,
+            uploaded_by=principal.user_id,
             sha256=staged.sha256,
             size=staged.size,
             mime_type=mime_type,

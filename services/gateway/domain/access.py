@@ -12,11 +12,16 @@ from shared.errors import Forbidden
 
 class Needs(StrEnum):
     """What a caller needs, in the words of the documentation: a person's permission, and behind
-    the slash an instance key's, where instance keys may call at all.
+    the slash an instance key's, where instance keys may call at all. What needs a login cannot be
+    done by a user key: whoever has found one must not make of it something that outlives it.
     """
 
     BEING_A_USER = "authenticated"
+    BEING_LOGGED_IN = "a login"
     OPERATE = "operator"
+    SEE_TEAM = "can_manage_team"
+    MANAGE_TEAM = "can_manage_team, by a login"
+    RESET_PASSWORDS = "can_manage_organization, by a login"
     ORGANIZATION = "can_manage_organization"
     AUDIT = "can_view_audit_logs"
     SEE_CLIENTS = "can_view_assigned_clients"
@@ -38,18 +43,24 @@ class Needs(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Access:
     """``user`` is the permission that a person needs (``None``: being one), ``key`` that of an
-    instance key (``None``: it may not call). Without ``users`` the route is for keys alone.
+    instance key (``None``: it may not call). Without ``users`` the route is for keys alone. With
+    ``login`` a user key will not do; with ``operator`` only the platform's operators may call.
     """
 
     user: Permission | None = None
     key: KeyPermission | None = None
     users: bool = True
+    login: bool = False
     operator: bool = False
 
 
 ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.BEING_A_USER: Access(),
+    Needs.BEING_LOGGED_IN: Access(login=True),
     Needs.OPERATE: Access(operator=True),
+    Needs.SEE_TEAM: Access(Permission.MANAGE_TEAM),
+    Needs.MANAGE_TEAM: Access(Permission.MANAGE_TEAM, login=True),
+    Needs.RESET_PASSWORDS: Access(Permission.MANAGE_ORGANIZATION, login=True),
     Needs.ORGANIZATION: Access(Permission.MANAGE_ORGANIZATION),
     Needs.AUDIT: Access(Permission.VIEW_AUDIT_LOGS),
     Needs.SEE_CLIENTS: Access(Permission.VIEW_ASSIGNED_CLIENTS),
@@ -89,3 +100,5 @@ def require(principal: Principal, access: Access) -> None:
         raise Forbidden(
             f"This needs the permission {access.user}; ask an administrator of your organization."
         )
+    if access.login and principal.session_id is None:
+        raise Forbidden("A user key (sk_…) may not do this; log in and use the access token.")

@@ -50,7 +50,8 @@ ROLES: Final[Mapping[Role, frozenset[str]]] = {
     Role.OPERATOR: frozenset(Permission),
 }
 
-# Those who see every instance of their organization; others see what is assigned to them.
+# Those who see every instance of their organization; others see what is assigned to them. What is
+# an operator's own organization is the platform: others they reach by the routes for operators.
 SEES_ALL: Final = frozenset({Role.ADMIN, Role.MANAGER, Role.OPERATOR})
 
 

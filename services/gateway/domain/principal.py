@@ -12,6 +12,7 @@ class PrincipalKind(StrEnum):
     """By what a caller is known."""
 
     USER = "user"
+    USER_KEY = "user_key"
     INSTANCE_KEY = "instance_key"
 
 
@@ -19,9 +20,12 @@ class PrincipalKind(StrEnum):
 class Principal:
     """Who is calling.
 
-    A user has ``user_id``, ``role`` and ``session_id``; an instance key ``instance_id``, ``key_id``
-    and ``rate_limit``, requests an hour. ``permissions`` holds names of ``Permission`` or of
-    ``KeyPermission``. ``limit_key`` is under what their requests are counted.
+    A user has ``user_id``, ``role`` and ``session_id``, and ``assigned``, the instances that they
+    see if they do not see all; a user key the same, without a session but with ``key_id`` and
+    ``rate_limit``, requests an hour; an instance key ``instance_id``, ``key_id`` and
+    ``rate_limit``. ``permissions`` holds names of ``Permission`` or of ``KeyPermission``.
+    ``limit_key`` is under what their requests are counted. Who is ``suspended`` with their whole
+    organization is refused before anything else is asked.
     """
 
     kind: PrincipalKind
@@ -31,9 +35,11 @@ class Principal:
     user_id: UUID | None = None
     role: Role | None = None
     session_id: UUID | None = None
+    assigned: frozenset[UUID] = frozenset()
     instance_id: UUID | None = None
     key_id: UUID | None = None
     rate_limit: int | None = None
+    suspended: bool = False
     facts: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,10 +49,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a principal sees: of one tenant, all instances (``None``) or these."""
+    """What a principal sees: of one tenant, all instances (``None``) or these.
+
+    ``user_id`` is whose own things they see too, which belong to no instance.
+    """
 
     tenant_id: UUID
     instances: frozenset[UUID] | None = None
+    user_id: UUID | None = None
 
     def sees(self, instance_id: UUID) -> bool:
         """Whether this instance, if it is the tenant's, may be known to the principal."""
@@ -60,12 +70,12 @@ class Scope:
 
 
 def scope_of(principal: Principal) -> Scope:
-    """What ``principal`` sees. People who see only what is assigned to them see nothing yet."""
+    """What ``principal`` sees: a key its instance, people all of them or what is assigned."""
     if principal.instance_id is not None:
         return Scope(principal.tenant_id, frozenset({principal.instance_id}))
     if principal.role in SEES_ALL:
         return Scope(principal.tenant_id)
-    return Scope(principal.tenant_id, frozenset())
+    return Scope(principal.tenant_id, principal.assigned, principal.user_id)
 
 
 def tenant_of_concern(principal: Principal) -> UUID | None:

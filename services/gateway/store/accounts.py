@@ -1,15 +1,25 @@
 """Organizations, the people in them, and their refresh tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Uuid, any_, delete, insert, literal, select, update
+from sqlalchemy import ARRAY, Uuid, any_, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.db.tables.gateway import OrganizationRow, RefreshTokenRow, UserRow
+from services.gateway.domain.permissions import Role
+from services.gateway.domain.team import PLATFORM, PLATFORM_NAME
+from shared.db.tables.gateway import (
+    AssignmentRow,
+    InstanceRow,
+    InvitationRow,
+    OrganizationRow,
+    PhoneMappingRow,
+    RefreshTokenRow,
+    UserRow,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +31,13 @@ class Organization:
     timezone: str
     plan: str
     created_at: datetime
+    suspended_at: datetime | None = None
+    suspended_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person who signs in."""
+    """A person who signs in. Without ``password_hash`` they have yet to choose a password."""
 
     id: UUID
     tenant_id: UUID
@@ -34,7 +46,23 @@ class User:
     role: str
     active: bool
     created_at: datetime
-    password_hash: str
+    password_hash: str | None
+    joined_at: datetime | None = None
+    manager_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """For whom a login or a user key stands, with what is true of them now.
+
+    ``assigned`` is what they see if they do not see all. ``suspended``: their organization is.
+    """
+
+    user_id: UUID
+    tenant_id: UUID
+    role: str
+    suspended: bool
+    assigned: frozenset[UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +86,18 @@ _USER = (
     UserRow.active,
     UserRow.created_at,
     UserRow.password_hash,
+    UserRow.joined_at,
+    UserRow.manager_id,
 )
+_NAMES = tuple(User.__dataclass_fields__)
 _ORGANIZATION = (
     OrganizationRow.id,
     OrganizationRow.name,
     OrganizationRow.timezone,
     OrganizationRow.plan,
     OrganizationRow.created_at,
+    OrganizationRow.suspended_at,
+    OrganizationRow.suspended_reason,
 )
 
 
@@ -81,8 +114,42 @@ async def add_organization(tx: AsyncConnection, organization: Organization) -> N
     )
 
 
+async def add_operator(tx: AsyncConnection, user: User) -> bool:
+    """Store somebody who operates the platform, and the platform itself if they are the first.
+
+    Whatever ``user`` says, they belong to the platform and have that role. False if somebody has
+    the address already.
+    """
+    await tx.execute(
+        upsert(OrganizationRow)
+        .values(
+            id=PLATFORM,
+            name=PLATFORM_NAME,
+            timezone="UTC",
+            plan="basic",
+            created_at=user.created_at,
+        )
+        .on_conflict_do_nothing(index_elements=[OrganizationRow.id])
+    )
+    return await add_user(tx, replace(user, tenant_id=PLATFORM, role=Role.OPERATOR))
+
+
 async def add_user(tx: AsyncConnection, user: User) -> bool:
-    """Store a new user; false if somebody has the address already."""
+    """Store a new user; false if somebody has the address already.
+
+    An invitation that nobody has accepted in time keeps nobody else from the address.
+    """
+    waiting = select(InvitationRow.user_id).where(InvitationRow.expires_at > user.created_at)
+    await tx.execute(
+        delete(UserRow).where(
+            UserRow.email == user.email,
+            UserRow.joined_at.is_(None),
+            UserRow.password_hash.is_(None),
+            UserRow.id.not_in(waiting),
+            # Whoever stands for a number at an instance is deleted by their own people only.
+            UserRow.id.not_in(select(PhoneMappingRow.user_id)),
+        )
+    )
     added = await tx.execute(
         upsert(UserRow)
         .values(
@@ -94,6 +161,8 @@ async def add_user(tx: AsyncConnection, user: User) -> bool:
             role=user.role,
             active=user.active,
             created_at=user.created_at,
+            joined_at=user.joined_at,
+            manager_id=user.manager_id,
         )
         .on_conflict_do_nothing(index_elements=[UserRow.email])
         .returning(UserRow.id)
@@ -104,13 +173,19 @@ async def add_user(tx: AsyncConnection, user: User) -> bool:
 async def user_by_email(tx: AsyncConnection, email: str) -> User | None:
     """The user with this address, in lower case."""
     row = (await tx.execute(select(*_USER).where(UserRow.email == email))).first()
-    return None if row is None else User(*row)
+    return None if row is None else User(**dict(zip(_NAMES, row, strict=True)))
 
 
-async def user(tx: AsyncConnection, user_id: UUID) -> User | None:
-    """The user with this id."""
-    row = (await tx.execute(select(*_USER).where(UserRow.id == user_id))).first()
-    return None if row is None else User(*row)
+async def user(tx: AsyncConnection, user_id: UUID, *, lock: bool = False) -> User | None:
+    """The user with this id; with ``lock`` their logins neither begin nor end until the commit.
+
+    Whoever makes a token or a key for somebody, or ends them, locks the user first and looks then:
+    so none can be made unseen while they are all being ended.
+    """
+    query = select(*_USER).where(UserRow.id == user_id)
+    # Not against references to the row: those are made by whoever holds this lock.
+    row = (await tx.execute(query.with_for_update(key_share=True) if lock else query)).first()
+    return None if row is None else User(**dict(zip(_NAMES, row, strict=True)))
 
 
 async def set_password(tx: AsyncConnection, user_id: UUID, password_hash: str) -> None:
@@ -156,7 +231,16 @@ async def add_refresh_token(
 
 
 async def refresh_token(tx: AsyncConnection, digest: bytes) -> RefreshToken | None:
-    """The token with this digest, locked: of two who spend it at once, the second sees it spent."""
+    """The token with this digest, its user locked: of two who spend it, the second sees it spent.
+
+    And of its family none is made while that is being revoked, since whoever revokes locks too.
+    """
+    whose = select(RefreshTokenRow.user_id).where(RefreshTokenRow.token_hash == digest)
+    user_id = (await tx.execute(whose)).scalar_one_or_none()
+    if user_id is None:
+        return None
+    # A statement of its own: one that also looked at the token would look before it waited.
+    await user(tx, user_id, lock=True)
     row = (
         await tx.execute(
             select(
@@ -166,9 +250,7 @@ async def refresh_token(tx: AsyncConnection, digest: bytes) -> RefreshToken | No
                 RefreshTokenRow.expires_at,
                 RefreshTokenRow.spent_at,
                 RefreshTokenRow.revoked_at,
-            )
-            .where(RefreshTokenRow.token_hash == digest)
-            .with_for_update()
+            ).where(RefreshTokenRow.token_hash == digest)
         )
     ).first()
     return None if row is None else RefreshToken(*row)
@@ -181,8 +263,11 @@ async def spend_refresh_token(tx: AsyncConnection, token_id: UUID, *, now: datet
     )
 
 
-async def revoke_family(tx: AsyncConnection, family_id: UUID, *, now: datetime) -> None:
-    """End a login: none of its tokens works any more."""
+async def revoke_family(
+    tx: AsyncConnection, family_id: UUID, *, user_id: UUID, now: datetime
+) -> None:
+    """End a login: none of its tokens works any more, nor one that is just being made."""
+    await user(tx, user_id, lock=True)
     await tx.execute(
         update(RefreshTokenRow)
         .where(RefreshTokenRow.family_id == family_id, RefreshTokenRow.revoked_at.is_(None))
@@ -194,6 +279,7 @@ async def revoke_other_families(
     tx: AsyncConnection, user_id: UUID, *, keep: UUID | None, now: datetime
 ) -> list[UUID]:
     """End all logins of a user but one; returns those that ended."""
+    await user(tx, user_id, lock=True)
     revoked = await tx.execute(
         update(RefreshTokenRow)
         .where(
@@ -207,11 +293,25 @@ async def revoke_other_families(
     return list({family for (family,) in revoked})
 
 
-async def users_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> dict[UUID, User]:
-    """The users of those logins that still stand, with what is true of them now."""
+async def people_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> dict[UUID, Person]:
+    """Whose the logins are that still stand."""
+    assigned = (
+        select(func.array_agg(AssignmentRow.instance_id))
+        .join(InstanceRow, InstanceRow.id == AssignmentRow.instance_id)
+        .where(AssignmentRow.user_id == UserRow.id, InstanceRow.deleted_at.is_(None))
+        .scalar_subquery()
+    )
     rows = await tx.execute(
-        select(*_USER, RefreshTokenRow.family_id)
-        .join(RefreshTokenRow, RefreshTokenRow.user_id == UserRow.id)
+        select(
+            RefreshTokenRow.family_id,
+            UserRow.id,
+            UserRow.tenant_id,
+            UserRow.role,
+            OrganizationRow.suspended_at.is_not(None),
+            assigned,
+        )
+        .join(UserRow, UserRow.id == RefreshTokenRow.user_id)
+        .join(OrganizationRow, OrganizationRow.id == UserRow.tenant_id)
         .where(
             RefreshTokenRow.family_id == any_(literal(list(families), ARRAY(Uuid))),
             RefreshTokenRow.revoked_at.is_(None),
@@ -219,7 +319,10 @@ async def users_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> di
         )
         .distinct()
     )
-    return {row[-1]: User(*row[:-1]) for row in rows}
+    return {
+        family: Person(user_id, tenant_id, role, suspended, frozenset(instances or ()))
+        for family, user_id, tenant_id, role, suspended, instances in rows
+    }
 
 
 async def forget_refresh_tokens(tx: AsyncConnection, *, expired_before: datetime) -> int:

@@ -52,6 +52,7 @@ class ShownKey:
     rate_limit: int
     expires_at: datetime | None
     revoked: bool
+    suspended: bool
 
 
 _COLUMNS = (
@@ -207,15 +208,16 @@ async def shown(database: Database, digests: Sequence[bytes]) -> dict[bytes, Sho
             """
             SELECT k.key_hash, coalesce(k.replaced_by, k.id), k.tenant_id, k.instance_id,
                    k.permissions, k.rate_limit, k.expires_at,
-                   k.revoked_at IS NOT NULL OR i.deleted_at IS NOT NULL
-            FROM gateway.instance_keys k JOIN gateway.instances i ON i.id = k.instance_id
+                   k.revoked_at IS NOT NULL OR i.deleted_at IS NOT NULL,
+                   o.suspended_at IS NOT NULL
+            FROM gateway.instance_keys k
+            JOIN gateway.instances i ON i.id = k.instance_id
+            JOIN gateway.organizations o ON o.id = k.tenant_id
             WHERE k.key_hash = ANY ($1::bytea[])
             """,
             digests,
         )
-    return {
-        row[0]: ShownKey(row[1], row[2], row[3], row[4], row[5], row[6], row[7]) for row in rows
-    }
+    return {row[0]: ShownKey(row[1], row[2], row[3], row[4], *row[5:9]) for row in rows}
 
 
 class KeyUses:
@@ -270,6 +272,12 @@ class KeyUses:
         try:
             # Not worth waiting for the disk: should PostgreSQL crash, some seconds are missing.
             async with self._database.hot(durable=False) as connection:
+                await connection.execute(
+                    "UPDATE gateway.user_keys SET last_used_at = $2 WHERE id = ANY ($1::uuid[])",
+                    list(counted),
+                    now,
+                )
+                # Last, for should it fail, everything is written again, and counts must not.
                 await connection.execute(
                     """
                     UPDATE gateway.instance_keys k SET last_used_at = $4,

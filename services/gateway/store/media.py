@@ -61,11 +61,14 @@ class MediaFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMedia:
-    """A file that has just been stored. ``instance_id``: whose key brought it, if it was a key."""
+    """A file that has just been stored. ``instance_id``: whose key brought it, if it was a key;
+    else ``uploaded_by`` is who.
+    """
 
     id: UUID
     tenant_id: UUID
     instance_id: UUID | None
+    uploaded_by: UUID | None
     sha256: str
     size: int
     mime_type: str
@@ -77,9 +80,9 @@ _NAMES = tuple(MediaFile.__dataclass_fields__)
 
 
 async def find(
-    tx: AsyncConnection, scope: Scope, media_id: UUID, *, unowned: bool
+    tx: AsyncConnection, scope: Scope, media_id: UUID, *, unowned: bool = False
 ) -> MediaFile | None:
-    """The file, if it is there for this scope; ``unowned``: also if no instance brought it."""
+    """The file, if it is there for this scope; ``unowned``: also if any person brought it."""
     uploads = _uploads(scope, unowned=unowned).where(MediaRow.id == media_id)
     received = _received(scope).where(InboundMediaRow.id == media_id)
     row = (await tx.execute(union_all(uploads, received))).first()
@@ -90,7 +93,6 @@ async def page(
     tx: AsyncConnection,
     scope: Scope,
     *,
-    unowned: bool,
     sources: Collection[Source],
     after: Position | None,
     limit: int,
@@ -98,7 +100,7 @@ async def page(
     """Files, latest first, that come after the one at ``after``."""
     selects: list[_Query] = []
     if "upload" in sources:
-        uploads = _uploads(scope, unowned=unowned)
+        uploads = _uploads(scope)
         if after is not None:
             uploads = uploads.where(tuple_(MediaRow.created_at, MediaRow.id) < after)
         selects.append(
@@ -280,7 +282,7 @@ async def note_erased(tx: AsyncConnection, tenant_id: UUID, sha256: str, *, now:
     )
 
 
-def _uploads(scope: Scope, *, unowned: bool) -> _Query:
+def _uploads(scope: Scope, *, unowned: bool = False) -> _Query:
     query = select(
         literal("upload").label("source"),
         MediaRow.id,
@@ -295,8 +297,12 @@ def _uploads(scope: Scope, *, unowned: bool) -> _Query:
     ).where(MediaRow.tenant_id == scope.tenant_id, MediaRow.deleted_at.is_(None))
     if scope.instances is None:
         return query
-    seen: ColumnElement[bool] = MediaRow.instance_id.in_(scope.instances)
-    return query.where(or_(seen, MediaRow.instance_id.is_(None)) if unowned else seen)
+    seen: list[ColumnElement[bool]] = [MediaRow.instance_id.in_(scope.instances)]
+    if unowned:
+        seen.append(MediaRow.instance_id.is_(None))
+    elif scope.user_id is not None:
+        seen.append(MediaRow.uploaded_by == scope.user_id)
+    return query.where(or_(*seen))
 
 
 def _received(scope: Scope) -> _Query:

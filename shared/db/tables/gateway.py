@@ -1,4 +1,4 @@
-"""The gateway's tables: accounts, instances, keys, endpoints, idempotency and the event log."""
+"""The gateway's tables: accounts, teams, instances, keys, endpoints, answers, the event log."""
 
 from datetime import date
 from uuid import UUID
@@ -24,7 +24,11 @@ SCHEMA = {"schema": "gateway"}
 
 
 class OrganizationRow(Base):
-    """The tenant: who pays, and whose data is nobody else's. ``timezone`` is an IANA name."""
+    """The tenant: who pays, and whose data is nobody else's. ``timezone`` is an IANA name.
+
+    While ``suspended_at`` is there, nobody of it gets in. One of them is the platform itself, whose
+    people are its operators.
+    """
 
     __tablename__ = "organizations"
     __table_args__ = (SCHEMA,)
@@ -34,27 +38,114 @@ class OrganizationRow(Base):
     timezone: Mapped[Word]
     plan: Mapped[Word]
     created_at: Mapped[Moment]
+    suspended_at: Mapped[Moment | None]
+    suspended_reason: Mapped[Word | None]
 
 
 class UserRow(Base):
     """A person who signs in. ``email`` is stored in lower case.
 
+    Who was invited and has not come yet has no ``joined_at``; who has to choose a password anew has
+    no ``password_hash``. ``manager_id`` is by whom they are managed, beside the administrators.
     ``unlocks`` counts how often their failed logins were forgiven, and is part of what those are
     counted by.
     """
 
     __tablename__ = "users"
-    __table_args__ = (UniqueConstraint("email"), Index(None, "tenant_id"), SCHEMA)
+    __table_args__ = (
+        UniqueConstraint("email"),
+        Index(None, "tenant_id", "id"),
+        Index(None, "manager_id"),
+        SCHEMA,
+    )
 
     id: Mapped[Id]
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
     email: Mapped[Word]
     name: Mapped[Word]
-    password_hash: Mapped[Word]
+    password_hash: Mapped[Word | None]
     role: Mapped[Word]
     active: Mapped[bool]
     unlocks: Mapped[int] = mapped_column(server_default=text("0"))
     created_at: Mapped[Moment]
+    joined_at: Mapped[Moment | None]
+    manager_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("gateway.users.id", ondelete="SET NULL")
+    )
+
+
+class InvitationRow(Base):
+    """What a person exchanges for a password, by its SHA-256: one at a time, and once."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (UniqueConstraint("token_hash"), SCHEMA)
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("gateway.users.id", ondelete="CASCADE"), primary_key=True
+    )
+    token_hash: Mapped[bytes]
+    created_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+
+
+class AssignmentRow(Base):
+    """An instance that a person sees who does not see all of their organization's."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (Index(None, "instance_id"), SCHEMA)
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("gateway.users.id", ondelete="CASCADE"), primary_key=True
+    )
+    instance_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.instances.id"), primary_key=True)
+    assigned_by: Mapped[UUID | None]
+    assigned_at: Mapped[Moment]
+
+
+class UserKeyRow(Base):
+    """A key that acts as the person who made it, by its SHA-256. ``rate_limit``: an hour."""
+
+    __tablename__ = "user_keys"
+    __table_args__ = (
+        UniqueConstraint("key_hash"),
+        Index(None, "user_id", "id"),
+        Index(None, "tenant_id", "id"),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    tenant_id: Mapped[Ref]
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.users.id", ondelete="CASCADE"))
+    name: Mapped[Word]
+    key_hash: Mapped[bytes]
+    hint: Mapped[Word]
+    rate_limit: Mapped[int]
+    created_at: Mapped[Moment]
+    expires_at: Mapped[Moment]
+    revoked_at: Mapped[Moment | None]
+    last_used_at: Mapped[Moment | None]
+
+
+class BroadcastRow(Base):
+    """What the platform tells every organization, and how far it has got.
+
+    ``told_to`` is the last organization, by id, in whose name the event is in the outbox.
+    """
+
+    __tablename__ = "broadcasts"
+    __table_args__ = (
+        Index("ix_broadcasts_unfinished", "id", postgresql_where=text("finished_at IS NULL")),
+        SCHEMA,
+    )
+
+    id: Mapped[Id]
+    body: Mapped[Json]
+    created_by: Mapped[UUID | None]
+    created_at: Mapped[Moment]
+    told_to: Mapped[UUID | None]
+    told: Mapped[int] = mapped_column(server_default=text("0"))
+    finished_at: Mapped[Moment | None]
+    request_id: Mapped[Word | None]
 
 
 class RefreshTokenRow(Base):
@@ -84,7 +175,8 @@ class InstanceRow(Base):
     ``connected`` is what the tenant wants; what is so stands in ``sessions.session_states``.
     ``guard`` holds the limits that protect the number and its recipients: ``perMinute``,
     ``perHour``, ``perDay``, zero meaning no limit; ``proxy`` and ``deviceName``, if any, are how
-    the instance connects and what the phone calls it.
+    the instance connects and what the phone calls it. What ``held`` has to send waits, because its
+    organization is suspended.
     """
 
     __tablename__ = "instances"
@@ -103,6 +195,7 @@ class InstanceRow(Base):
     guard: Mapped[Json]
     shard: Mapped[Small]
     connected: Mapped[bool]
+    held: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[Moment]
     updated_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
@@ -243,9 +336,10 @@ class MessageUsageRow(Base):
 class MediaRow(Base):
     """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``.
 
-    ``instance_id`` is whose key brought it; a file without one was brought by a person. A row with
-    ``deleted_at`` is as good as gone, and since ``erased_at`` it keeps no bytes any more; with the
-    id of a row in ``sessions.inbound_media`` it says that a received file was deleted.
+    ``instance_id`` is whose key brought it; a file without one was brought by a person, and
+    ``uploaded_by`` says who, unless that was before it was kept. A row with ``deleted_at`` is as
+    good as gone, and since ``erased_at`` it keeps no bytes any more; with the id of a row in
+    ``sessions.inbound_media`` it says that a received file was deleted.
     """
 
     __tablename__ = "media"
@@ -263,6 +357,7 @@ class MediaRow(Base):
     id: Mapped[Id]
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("gateway.organizations.id"))
     instance_id: Mapped[UUID | None]
+    uploaded_by: Mapped[UUID | None]
     sha256: Mapped[Word]
     size: Mapped[int] = mapped_column(BigInteger)
     mime_type: Mapped[Word]

@@ -16,9 +16,11 @@ from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
 from services.gateway.api.locks import Locks
 from services.gateway.api.media import Media
+from services.gateway.api.membership import Membership
 from services.gateway.api.organization import Organizations
 from services.gateway.api.pairing import Pairing
 from services.gateway.api.phone_mappings import PhoneMappings
+from services.gateway.api.platform import Administration
 from services.gateway.api.routes import (
     accounts,
     audit,
@@ -28,11 +30,15 @@ from services.gateway.api.routes import (
     media,
     messages,
     operation,
+    platform,
+    team,
     webhooks,
 )
 from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
 from services.gateway.api.stats import Stats
+from services.gateway.api.team import Team
+from services.gateway.api.user_keys import UserKeys
 from services.gateway.api.version import Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.api.workers import Workers
@@ -44,7 +50,11 @@ class Handlers:
     """Everything that answers."""
 
     accounts: Accounts
+    membership: Membership
     organizations: Organizations
+    team: Team
+    user_keys: UserKeys
+    administration: Administration
     instances: Instances
     connections: Connections
     pairing: Pairing
@@ -70,7 +80,11 @@ class Handlers:
 def table(handlers: Handlers) -> Sequence[Route]:
     """All routes of the API."""
     return (
-        *accounts.routes(handlers.accounts, handlers.organizations, handlers.locks),
+        *accounts.routes(
+            handlers.accounts, handlers.membership, handlers.organizations, handlers.locks
+        ),
+        *team.routes(handlers.team, handlers.user_keys),
+        *platform.routes(handlers.administration),
         *instances.routes(
             handlers.instances,
             handlers.connections,

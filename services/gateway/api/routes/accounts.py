@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from services.gateway.api.accounts import Accounts
 from services.gateway.api.locks import Locks
+from services.gateway.api.membership import Membership
 from services.gateway.api.organization import Organizations
 from services.gateway.api.schemas.accounts import (
     Credentials,
@@ -19,13 +20,16 @@ from services.gateway.api.schemas.accounts import (
     Registration,
     Unlocked,
 )
+from services.gateway.api.schemas.team import Acceptance, Deactivated, OwnDeactivation
 from services.gateway.domain.access import Needs
 from shared.web.routes import Route
 
 _TAG = "Accounts"
 
 
-def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Sequence[Route]:
+def routes(
+    accounts: Accounts, membership: Membership, organizations: Organizations, locks: Locks
+) -> Sequence[Route]:
     """What there is under ``/api/auth`` and ``/api/organization``."""
     return (
         Route(
@@ -58,7 +62,7 @@ def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Se
             request=Credentials,
             response=Login,
             limited=True,
-            errors=("UNAUTHORIZED",),
+            errors=("UNAUTHORIZED", "FORBIDDEN"),
         ),
         Route(
             method="POST",
@@ -72,7 +76,7 @@ def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Se
             request=Refresh,
             response=Login,
             limited=True,
-            errors=("UNAUTHORIZED",),
+            errors=("UNAUTHORIZED", "FORBIDDEN"),
         ),
         Route(
             method="POST",
@@ -81,7 +85,7 @@ def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Se
             audited="user.logged_out",
             summary="End this login",
             tag=_TAG,
-            permission=Needs.BEING_A_USER,
+            permission=Needs.BEING_LOGGED_IN,
             response=LoggedOut,
             limited=True,
         ),
@@ -93,10 +97,40 @@ def routes(accounts: Accounts, organizations: Organizations, locks: Locks) -> Se
             summary="Change the password",
             description="All other logins of the user end.",
             tag=_TAG,
-            permission=Needs.BEING_A_USER,
+            permission=Needs.BEING_LOGGED_IN,
             request=PasswordChange,
             response=PasswordChanged,
             limited=True,
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/accept-invitation",
+            handler=membership.accept,
+            summary="Choose a password by an invitation",
+            description="Of a new member, or after an administrator has reset the password. The "
+            "token works once, and logs in.",
+            tag=_TAG,
+            permission=None,
+            request=Acceptance,
+            response=Login,
+            limited=True,
+            audited="user.joined",
+            errors=("UNAUTHORIZED", "FORBIDDEN"),
+        ),
+        Route(
+            method="POST",
+            path="/api/auth/deactivate",
+            handler=membership.deactivate,
+            summary="Deactivate oneself",
+            description="All logins and keys of the user end. An administrator can activate them "
+            "again; the last one cannot leave.",
+            tag=_TAG,
+            permission=Needs.BEING_LOGGED_IN,
+            request=OwnDeactivation,
+            response=Deactivated,
+            limited=True,
+            audited="user.deactivated",
+            errors=("CONFLICT",),
         ),
         Route(
             method="GET",
