@@ -4,8 +4,8 @@ Owns      organizations, users, refresh tokens, instances, instance keys, webhoo
           answers (idempotency), uploaded media, the event log, the audit log and dead letters;
           inserts accepted messages.
 Reads     dispatcher.messages, transmissions, pacing; sessions.session_states, handovers,
-          inbound_media; webhooks.deliveries, attempts, endpoint_health; stats.daily_counters;
-          every service's workers.
+          inbound_media; webhooks.deliveries, attempts, endpoint_health; stats.daily_counters,
+          hourly_counters; every service's workers.
 Consumes  every event, for the event log; every dead letter; instance_answered, each replica
           under a key of its own; look_again, every replica.
 Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, mark_read,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from aiohttp import web
 
 from services.gateway.api.accounts import Accounts
+from services.gateway.api.analytics import Analytics
 from services.gateway.api.askable import Askable
 from services.gateway.api.asking import Asking
 from services.gateway.api.attaching import Attaching
@@ -312,6 +313,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         locks=Locks(database=database),
         audit_logs=AuditLogs(database=database),
         workers=Workers(database=database, limits=limits),
+        analytics=Analytics(database=database, clock=clock),
         details=Details(database=database, askable=askable),
         phone_mappings=PhoneMappings(
             database=database, once=once, relay=relay, limits=limits, clock=clock

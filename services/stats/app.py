@@ -27,6 +27,7 @@ def build(settings: StatsSettings, platform: Platform) -> Service:
         clock=platform.clock,
         metrics=metrics,
         kept=timedelta(days=settings.inbox_days),
+        hours_kept=timedelta(days=settings.hourly_days),
     )
     events = consumer.carried_events(consumers.events, metrics=metrics)
     return Service(

@@ -7,11 +7,18 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from services.stats import store
-from services.stats.domain.counting import METRICS, NO_INSTANCE, Happening, tally
+from services.stats.domain.counting import (
+    METRICS,
+    NO_INSTANCE,
+    Happening,
+    Took,
+    hourly,
+    tally,
+)
 from services.stats.metrics import StatsMetrics
 from shared.clock import Clock
 from shared.contracts.envelope import Carried
-from shared.db.database import Database
+from shared.db.database import Database, HotConnection
 from shared.log import get_logger
 from shared.messaging import inbox
 
@@ -39,6 +46,8 @@ class Consumers:
                 event.instance_id or NO_INSTANCE,
                 METRICS[event.name],
                 event.time,
+                message_id=_id(event.envelope.get("subject")),
+                chat=str(event.envelope.get("partitionkey", "")),
             )
             for event in batch
             if event.name in METRICS
@@ -50,11 +59,37 @@ class Consumers:
         async with self._database.hot_tx() as connection:
             fresh = await inbox.fresh(connection, "stats", happenings, now=now)
             if fresh:
-                await store.add(connection, tally((happenings[id_] for id_ in fresh), zones))
+                new = [happenings[id_] for id_ in fresh]
+                await store.add(connection, tally(new, zones))
+                took = await self._took(connection, new)
+                await store.add_hours(connection, hourly(new, took, zones))
         self._metrics.counted.inc(len(fresh))
         self._metrics.repeated.inc(len(happenings) - len(fresh))
         oldest = min(one.at for one in happenings.values())
         self._metrics.lag.set(max(0.0, (now - oldest).total_seconds()))
+
+    async def _took(self, connection: HotConnection, new: Sequence[Happening]) -> Sequence[Took]:
+        """How long deliveries and answers took that these events are the end of."""
+        delivered = {
+            one.message_id: one
+            for one in new
+            if one.metric == "delivered" and one.message_id is not None
+        }
+        received = [one for one in new if one.metric == "received"]
+        sent = [one for one in new if one.metric == "sent"]
+        took: list[Took] = []
+        if delivered:
+            sent_at = await store.sent_at(connection, delivered)
+            took += [
+                Took("delivery", one, max(one.at - sent_at[id_], timedelta(0)))
+                for id_, one in delivered.items()
+                if id_ in sent_at
+            ]
+        if received:
+            await store.wait(connection, received)
+        if sent:
+            took += await store.answered(connection, sent)
+        return took
 
     async def _zones_of(self, tenants: Collection[UUID]) -> dict[UUID, tzinfo]:
         now = self._clock.monotonic()
@@ -76,3 +111,11 @@ def _zone(name: str) -> tzinfo:
     except (ZoneInfoNotFoundError, ValueError):
         log.warning("time_zone_unknown", name=name)
         return UTC
+
+
+def _id(subject: object) -> UUID | None:
+    """The message that an event is about, if it names one of ours."""
+    try:
+        return UUID(str(subject))
+    except ValueError:
+        return None

@@ -16,18 +16,27 @@ RHYTHM: Final = timedelta(minutes=5)
 # Between two batches of deletions, so that whoever else needs the disk gets it.
 BREATH: Final = timedelta(milliseconds=200)
 LIMIT: Final = 5000
+# Whoever writes to somebody after so long does not answer them.
+UNANSWERED_FOR: Final = timedelta(days=7)
 
 
 class Forgetting:
-    """Deletes old rows of the inbox, a batch at a time."""
+    """Deletes old rows of the inbox and old hours, a batch at a time."""
 
     def __init__(
-        self, *, database: Database, clock: Clock, metrics: StatsMetrics, kept: timedelta
+        self,
+        *,
+        database: Database,
+        clock: Clock,
+        metrics: StatsMetrics,
+        kept: timedelta,
+        hours_kept: timedelta,
     ) -> None:
         self._database = database
         self._clock = clock
         self._metrics = metrics
         self._kept = kept
+        self._hours_kept = hours_kept
 
     async def run(self) -> None:
         """Forget until cancelled."""
@@ -44,6 +53,11 @@ class Forgetting:
 
     async def step(self) -> bool:
         """Delete one batch; whether more is left."""
-        before = self._clock.now() - self._kept
+        now = self._clock.now()
         async with self._database.hot() as connection:
-            return await store.forget(connection, before=before, limit=LIMIT) == LIMIT
+            forgotten = [
+                await store.forget(connection, before=now - self._kept, limit=LIMIT),
+                await store.forget_hours(connection, before=now - self._hours_kept, limit=LIMIT),
+                await store.forget_unanswered(connection, before=now - UNANSWERED_FOR, limit=LIMIT),
+            ]
+        return LIMIT in forgotten

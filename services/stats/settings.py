@@ -27,6 +27,13 @@ class StatsSettings(ServiceSettings):
         validation_alias=AliasChoices("inbox_days", "WAYPOST_STATS_INBOX_DAYS"),
         description="Days for which a repeated event is recognised. More than the event log keeps.",
     )
+    hourly_days: int = Field(
+        90,
+        ge=1,
+        le=3650,
+        validation_alias=AliasChoices("hourly_days", "WAYPOST_STATS_HOURLY_DAYS"),
+        description="Days for which counters by the hour are kept. Those by the day stay.",
+    )
     linger: float = Field(
         0.2,
         ge=0,

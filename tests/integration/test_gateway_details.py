@@ -1,6 +1,7 @@
 """Whether an instance answers, what is set for it, and whom its contacts stand for."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -155,3 +156,76 @@ async def test_what_is_anothers_is_unknown_and_a_viewer_may_not(
     keyed, _ = await gateway.key(instance, UUID(account["organization"]["id"]))
     assert (await keyed.call(method, whole)).code == "FORBIDDEN"
     assert (await gateway.stranger().call(method, whole)).status == 401
+
+
+async def counted(gateway: Gateway, instance: UUID, hour: datetime, **metrics: int) -> None:
+    """What the statistics service has counted in an hour."""
+    for metric, number in metrics.items():
+        await gateway.sql.execute(
+            "INSERT INTO stats.hourly_counters (tenant_id, instance_id, hour, metric, count)"
+            " SELECT tenant_id, id, $2, $3, $4 FROM gateway.instances WHERE id = $1",
+            instance,
+            hour,
+            metric,
+            number,
+        )
+
+
+async def test_analytics_are_of_the_organizations_days(gateway: Gateway) -> None:
+    ada, account, instance = await an_account(gateway)
+    await ada.call("PUT", "/api/organization", json={"timezone": "Asia/Kolkata"})
+    midnight = datetime(2026, 1, 14, 18, 30, tzinfo=UTC)
+    await counted(gateway, instance, midnight - timedelta(hours=1), sent=100)
+    await counted(
+        gateway,
+        instance,
+        midnight,
+        sent=8,
+        delivered=6,
+        read=2,
+        delivery_ms=9000,
+        delivery_timed=6,
+    )
+    await counted(gateway, instance, midnight + timedelta(hours=47), failed=1, received=4)
+    await counted(gateway, instance, midnight + timedelta(hours=48), sent=100)
+    query = "startDate=2026-01-15&endDate=2026-01-16"
+    for kind in ("instances", "clients"):
+        found = (await ada.get(f"/api/{kind}/{instance}/analytics?{query}")).data
+        assert found["totals"] == {
+            "sent": 8,
+            "delivered": 6,
+            "read": 2,
+            "failed": 1,
+            "received": 4,
+        }
+        assert found["averages"] == {
+            "sentPerDay": 4.0,
+            "receivedPerDay": 2.0,
+            "deliveryRate": 75.0,
+            "readRate": 25.0,
+            "deliveryTime": 1.5,
+            "responseTime": None,
+        }
+        assert [(row["hour"], row["sent"]) for row in found["hourlyData"]] == [
+            ("2026-01-14T18:30:00.000Z", 8),
+            ("2026-01-16T17:30:00.000Z", 0),
+        ]
+    keyed, _ = await gateway.key(instance, UUID(account["organization"]["id"]))
+    assert (await keyed.get(f"/api/instances/{instance}/analytics?{query}")).status == 200
+    today = (await ada.get(f"/api/instances/{instance}/analytics")).data
+    assert (today["startDate"], today["hourlyData"]) == (today["endDate"], [])
+
+
+async def test_analytics_of_no_days_or_of_anothers_instance_are_refused(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    bob, _, _ = await an_account(gateway, "bob@example.com")
+    path = f"/api/instances/{instance}/analytics"
+    assert (await bob.get(path)).code == "NOT_FOUND"
+    for query, field in (
+        ("startDate=2026-02-01&endDate=2026-01-01", "endDate"),
+        ("startDate=2026-01-01&endDate=2026-02-01", "startDate"),
+        ("startDate=tomorrow", "startDate"),
+    ):
+        refused = await ada.get(f"{path}?{query}")
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+        assert list(refused.body["error"]["data"]["fields"]) == [field]

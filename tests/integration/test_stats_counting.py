@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -21,15 +22,19 @@ from shared.broker.memory import MemoryBroker
 from shared.broker.port import Outgoing
 from shared.broker.topology import BATCHES, TOPOLOGY, Topology
 from shared.contracts import envelope
+from shared.contracts.content import Identity, Text
 from shared.contracts.envelope import Emitted
-from shared.contracts.events import MessageDelivered, MessageRead, MessageSent
+from shared.contracts.events import MessageDelivered, MessageRead, MessageReceived, MessageSent
 from shared.db.database import Database
 from shared.errors import Transient
 from shared.health import Health
 from shared.runtime.service import Platform
-from tests.support.builders import NOON, an_instance, an_organization
+from tests.support.builders import NOON, a_message_row, an_instance, an_organization
 from tests.support.clock import HandClock
-from tests.support.webhooks import a_sent_event
+from tests.support.webhooks import a_sent_event, an_event
+
+SECOND = timedelta(seconds=1)
+TENANT = UUID(int=7)
 
 
 @pytest.fixture
@@ -57,6 +62,19 @@ def consumers(database: Database, clock: HandClock) -> Consumers:
 
 def a_consumer(database: Database, clock: HandClock) -> Consumers:
     return Consumers(database=database, clock=clock, metrics=StatsMetrics(CollectorRegistry()))
+
+
+def a_received() -> MessageReceived:
+    return MessageReceived(
+        message_id=str(UUID(int=1)),
+        from_="+12025550199",
+        to="+12025550000",
+        message_type="text",
+        timestamp=NOON,
+        identity=Identity(chat_id="12025550199@s.whatsapp.net", phone="+12025550199"),
+        content=Text(text="Hello"),
+        engine_message_id="3EB0",
+    )
 
 
 async def count(consumers: Consumers, events: Sequence[Emitted]) -> None:
@@ -225,6 +243,7 @@ async def test_the_inbox_forgets_after_eight_days_and_counters_stay(
         clock=clock,
         metrics=StatsMetrics(CollectorRegistry()),
         kept=timedelta(days=8),
+        hours_kept=timedelta(days=90),
     )
     await count(consumers, [a_sent_event()])
     clock.move(timedelta(days=8))
@@ -234,3 +253,87 @@ async def test_the_inbox_forgets_after_eight_days_and_counters_stay(
     assert await forgetting.step() is False
     assert await sql.fetchval("SELECT count(*) FROM stats.inbox") == 0
     assert await counters(sql) == {(NOON.date(), "sent"): 1}
+
+
+async def hours(sql: asyncpg.Connection) -> dict[tuple[datetime, str], int]:
+    rows = await sql.fetch(
+        "SELECT hour, metric, sum(count)::int FROM stats.hourly_counters GROUP BY 1, 2"
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
+
+
+async def test_an_hour_begins_with_the_tenants_clocks_and_counts_once(
+    consumers: Consumers, sql: asyncpg.Connection
+) -> None:
+    tenant = await an_organization(sql, timezone="Asia/Kolkata")
+    events = [
+        a_sent_event(tenant_id=tenant, time=NOON + timedelta(minutes=minutes))
+        for minutes in (0, 29, 30)
+    ]
+    await count(consumers, events)
+    await count(consumers, events)
+    before, after = (NOON.replace(hour=11, minute=30), NOON.replace(hour=12, minute=30))
+    assert await hours(sql) == {(before, "sent"): 2, (after, "sent"): 1}
+
+
+async def test_how_long_a_delivery_took_is_counted_once(
+    consumers: Consumers, sql: asyncpg.Connection
+) -> None:
+    tenant = await an_organization(sql)
+    instance = await an_instance(sql, tenant)
+    message = await a_message_row(sql, tenant, instance, status="delivered")
+    await sql.execute("UPDATE dispatcher.messages SET sent_at = $1", NOON)
+    event = a_sent_event(
+        kind=MessageDelivered, message_id=message, tenant_id=tenant, time=NOON + SECOND * 1.5
+    )
+    unknown = a_sent_event(kind=MessageDelivered, tenant_id=tenant)
+    for _ in range(2):
+        await count(consumers, [event, unknown])
+    assert await hours(sql) == {
+        (NOON, "delivered"): 2,
+        (NOON, "delivery_ms"): 1500,
+        (NOON, "delivery_timed"): 1,
+    }
+
+
+async def test_an_answer_is_timed_from_the_first_message_that_had_none(
+    consumers: Consumers, sql: asyncpg.Connection
+) -> None:
+    def at(seconds: int, kind: type[MessageReceived | MessageSent], chat: str = "ada") -> Emitted:
+        place: dict[str, Any] = {
+            "partition_key": chat,
+            "time": NOON + SECOND * seconds,
+            "tenant_id": TENANT,
+        }
+        return a_sent_event(**place) if kind is MessageSent else an_event(a_received(), **place)
+
+    await count(consumers, [at(20, MessageReceived), at(10, MessageReceived)])
+    await count(consumers, [at(5, MessageReceived, "bob"), at(0, MessageSent)])
+    assert not [metric for _, metric in await hours(sql) if metric.startswith("response")]
+    answers = [at(40, MessageSent), at(30, MessageSent)]
+    for _ in range(2):
+        await count(consumers, answers)
+    assert (await hours(sql))[NOON, "response_ms"] == 20_000
+    assert (await hours(sql))[NOON, "response_timed"] == 1
+    assert await sql.fetchval("SELECT count(*) FROM stats.unanswered") == 1
+
+
+async def test_hours_are_forgotten_after_their_time_and_days_stay(
+    consumers: Consumers, database: Database, sql: asyncpg.Connection, clock: HandClock
+) -> None:
+    forgetting = Forgetting(
+        database=database,
+        clock=clock,
+        metrics=StatsMetrics(CollectorRegistry()),
+        kept=timedelta(days=8),
+        hours_kept=timedelta(days=90),
+    )
+    await count(consumers, [a_sent_event(), an_event(a_received(), partition_key="ada")])
+    clock.move(timedelta(days=7, seconds=1))
+    await forgetting.step()
+    assert await sql.fetchval("SELECT count(*) FROM stats.unanswered") == 0
+    assert len(await hours(sql)) == 2
+    clock.move(timedelta(days=83))
+    await forgetting.step()
+    assert await hours(sql) == {}
+    assert len(await counters(sql)) == 2

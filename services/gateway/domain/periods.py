@@ -1,7 +1,7 @@
 """Days, weeks and months as the organization's calendar has them."""
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -32,3 +32,12 @@ def calendar(now: datetime, zone: ZoneInfo) -> Calendar:
 def days(start: date, end: date) -> list[date]:
     """Every day from ``start`` to ``end``, both included."""
     return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
+
+
+def bounds(start: date, end: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """When the first of these days begins in ``zone``, and when the last has ended."""
+    midnight = time()
+    return (
+        datetime.combine(start, midnight, zone),
+        datetime.combine(end + timedelta(days=1), midnight, zone),
+    )

@@ -1,14 +1,15 @@
 """What the statistics service has counted."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.periods import RECEIVED, SENT, Calendar
 from services.gateway.domain.principal import Scope
-from shared.db.tables.stats import DailyCounterRow
+from shared.db.tables.stats import DailyCounterRow, HourlyCounterRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,14 @@ class Counts:
 
     sent: int = 0
     received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hour:
+    """What was counted in one hour, by metric."""
+
+    began: datetime
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +85,23 @@ def _visible(scope: Scope) -> list[ColumnElement[bool]]:
     if scope.instances is not None:
         conditions.append(DailyCounterRow.instance_id.in_(scope.instances))
     return conditions
+
+
+async def by_hour(
+    tx: AsyncConnection, tenant_id: UUID, instance_id: UUID, *, begin: datetime, until: datetime
+) -> list[Hour]:
+    """What was counted for an instance in each hour in which something was."""
+    rows = await tx.execute(
+        select(HourlyCounterRow.hour, HourlyCounterRow.metric, HourlyCounterRow.count)
+        .where(
+            HourlyCounterRow.tenant_id == tenant_id,
+            HourlyCounterRow.instance_id == instance_id,
+            HourlyCounterRow.hour >= begin,
+            HourlyCounterRow.hour < until,
+        )
+        .order_by(HourlyCounterRow.hour)
+    )
+    hours: dict[datetime, dict[str, int]] = {}
+    for began, metric, number in rows:
+        hours.setdefault(began, {})[metric] = number
+    return [Hour(began, counts) for began, counts in hours.items()]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.gateway.api.accounts import Accounts
+from services.gateway.api.analytics import Analytics
 from services.gateway.api.audit_logs import AuditLogs
 from services.gateway.api.connections import Connections
 from services.gateway.api.dead_letters import DeadLetters
@@ -72,6 +73,7 @@ class Handlers:
     audit_logs: AuditLogs
     workers: Workers
     conditions: Conditions
+    analytics: Analytics
     details: Details
     phone_mappings: PhoneMappings
     versions: Versions
@@ -92,7 +94,9 @@ def table(handlers: Handlers) -> Sequence[Route]:
             handlers.guards,
             handlers.keys,
         ),
-        *details.routes(handlers.conditions, handlers.details, handlers.phone_mappings),
+        *details.routes(
+            handlers.conditions, handlers.analytics, handlers.details, handlers.phone_mappings
+        ),
         *groups.routes(handlers.groups),
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),

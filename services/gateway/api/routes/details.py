@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from services.gateway.api.analytics import Analytics, AnalyticsQuery, AnalyticsView
 from services.gateway.api.details import ConfigView, ConnectionTest, Details
 from services.gateway.api.health import Conditions, InstanceHealthView
 from services.gateway.api.phone_mappings import NewPhoneMapping, PhoneMappings, PhoneMappingView
@@ -15,9 +16,16 @@ _TAG = "Instances"
 _ONE = "/api/instances/{id}"
 
 
-def routes(conditions: Conditions, details: Details, mappings: PhoneMappings) -> Sequence[Route]:
+def routes(
+    conditions: Conditions, analytics: Analytics, details: Details, mappings: PhoneMappings
+) -> Sequence[Route]:
     """More of what there is under ``/api/instances``, and the same under ``/api/clients``."""
-    named = (_health(conditions), *_details(details), *_mappings(mappings))
+    named = (
+        _health(conditions),
+        _analytics(analytics),
+        *_details(details),
+        *_mappings(mappings),
+    )
     return tuple(also_as_client(route) for route in named)
 
 
@@ -30,6 +38,22 @@ def _health(conditions: Conditions) -> Route:
         tag=_TAG,
         permission=Needs.SEE_CLIENTS,
         response=InstanceHealthView,
+        limited=True,
+    )
+
+
+def _analytics(analytics: Analytics) -> Route:
+    return Route(
+        method="GET",
+        path=f"{_ONE}/analytics",
+        handler=analytics.of_instance,
+        summary="What an instance has done, hour by hour",
+        description="At most 31 days at once, in the organization's time zone. Hours are kept for "
+        "90 days by default; hours in which nothing happened are left out.",
+        tag="Statistics",
+        permission=Needs.STATISTICS,
+        query=AnalyticsQuery,
+        response=AnalyticsView,
         limited=True,
     )
 
