@@ -6,7 +6,7 @@ DEV := .venv/.dev-installed
 WHATSMEOW := .venv/.whatsmeow-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run whatsmeow demo whatsapp up down test test-fast test-whatsapp fault bench \
+.PHONY: help run whatsmeow demo whatsapp up down test test-fast test-whatsapp fault bench fuzz \
 	bench-whatsapp fmt lint types validate migrate revision docs docs-check check
 
 help: ## Show this.
@@ -30,7 +30,7 @@ down: ## Stop what 'make up' has started.
 	deploy/down.sh
 
 test: $(DEV) ## What the README promises: all suites but those that break things on purpose.
-	$(PYTHON) -m pytest tests/unit tests/contract tests/integration tests/e2e
+	$(PYTHON) -m pytest tests/unit tests/contract tests/integration tests/api tests/e2e
 
 test-fast: $(DEV) ## Unit and contract tests, in memory.
 	$(PYTHON) -m pytest tests/unit tests/contract -k 'not rabbitmq'
@@ -40,6 +40,9 @@ test-whatsapp: $(DEV) ## Linked devices against a local WhatsApp; needs Node 20 
 
 fault: $(DEV) ## What is lost or doubled when something dies.
 	$(PYTHON) -m pytest tests/fault
+
+fuzz: $(DEV) ## Fifty thousand requests of noise: nothing breaks, nothing leaks.
+	$(PYTHON) -m tests.api.fuzz
 
 bench: $(DEV) ## Measure throughput and latency.
 	$(PYTHON) -m tests.load.bench

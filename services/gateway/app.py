@@ -85,6 +85,7 @@ from shared.security.passwords import Passwords
 from shared.security.tokens import AccessTokens
 from shared.web.answers import Answers
 from shared.web.body import BodyLimits
+from shared.web.connections import ConnectionLimits
 from shared.web.docs import add_docs
 from shared.web.edge import Edge
 from shared.web.limits import Limit, RateLimiter
@@ -99,7 +100,9 @@ DESCRIPTION = "One HTTP API to talk on WhatsApp, whatever carries the words."
 def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PLR0915 - a list
     """Put the gateway together."""
     database, clock = platform.database, platform.clock
-    limits = BodyLimits(largest=settings.max_body)
+    limits = BodyLimits(
+        largest=settings.max_body, deadline=timedelta(seconds=settings.body_seconds)
+    )
     metrics = GatewayMetrics(platform.registry)
     relay = Relay(
         database=database,
@@ -437,7 +440,16 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
                 for queue in TOPOLOGY.queues
             ),
         ],
-        listener=Listener(app=app, host=settings.host, port=settings.port),
+        listener=Listener(
+            app=app,
+            host=settings.host,
+            port=settings.port,
+            limits=ConnectionLimits(
+                most=settings.connections,
+                idle=timedelta(seconds=settings.idle_seconds),
+                unread=timedelta(seconds=settings.unread_seconds),
+            ),
+        ),
     )
 
 

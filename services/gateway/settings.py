@@ -66,6 +66,34 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("max_body", "WAYPOST_GATEWAY_MAX_BODY"),
         description="The largest JSON body, in bytes.",
     )
+    body_seconds: float = Field(
+        30,
+        gt=0,
+        le=600,
+        validation_alias=_from("body_seconds", "WAYPOST_BODY_SECONDS"),
+        description="Seconds until a JSON body has to be there whole.",
+    )
+    connections: int = Field(
+        10_000,
+        ge=1,
+        validation_alias=_from("connections", "WAYPOST_CONNECTIONS"),
+        description="Connections at a time, at each replica; one more is answered 503.",
+    )
+    idle_seconds: float = Field(
+        75,
+        gt=0,
+        le=3600,
+        validation_alias=_from("idle_seconds", "WAYPOST_IDLE_SECONDS"),
+        description="Seconds that a connection may be without a request, or take for a request's"
+        " head. More than a load balancer before it keeps one idle.",
+    )
+    unread_seconds: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        validation_alias=_from("unread_seconds", "WAYPOST_UNREAD_SECONDS"),
+        description="Seconds that a caller may take nothing of an answer, on Linux.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         validation_alias=_from("cors_origins", "WAYPOST_CORS_ORIGINS"),

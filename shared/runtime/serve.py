@@ -11,6 +11,7 @@ from shared.broker.port import Broker
 from shared.errors import PlatformError
 from shared.log import get_logger
 from shared.runtime.service import Listener, Loop, Service
+from shared.web.connections import Runner
 
 log = get_logger()
 
@@ -76,9 +77,7 @@ async def _run(loop: Loop) -> None:
 
 @asynccontextmanager
 async def _listening(listener: Listener) -> AsyncIterator[None]:
-    runner = web.AppRunner(
-        listener.app, access_log=None, shutdown_timeout=DRAIN.total_seconds(), keepalive_timeout=75
-    )
+    runner = Runner(listener.app, listener.limits, shutdown_timeout=DRAIN.total_seconds())
     await runner.setup()
     try:
         site = web.TCPSite(runner, listener.host, listener.port, backlog=1024)

@@ -13,6 +13,7 @@ from shared.clock import Clock
 from shared.db.database import Database
 from shared.health import Health
 from shared.pause import Pause
+from shared.web.connections import ConnectionLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +59,12 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """An HTTP application and where it listens."""
+    """An HTTP application, where it listens, and what it bears."""
 
     app: web.Application
     host: str
     port: int
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,9 +83,12 @@ async def read_model(
 
 
 def parse(raw: bytes, model: type[ModelT]) -> ModelT:
-    """``raw`` as a model: ``BadRequest`` if it is not JSON, ``Rejected`` if it does not fit."""
+    """``raw`` as a model: ``BadRequest`` if it is not JSON, ``Rejected`` if it does not fit.
+
+    Strictly, as the schema says: ``"5"`` is no number and ``1`` is not true.
+    """
     try:
-        read = model.model_validate_json(raw, by_alias=True, by_name=False)
+        read = model.model_validate_json(raw, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         if not raw.strip():
             raise BadRequest("The body is empty; send a JSON object.") from None

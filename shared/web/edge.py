@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import structlog
 from aiohttp import web
+from aiohttp.hdrs import ALLOW
 from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry, Histogram
 from structlog.contextvars import bind_contextvars
@@ -21,7 +22,7 @@ from structlog.typing import FilteringBoundLogger
 from shared.clock import Clock
 from shared.web.answers import Answers
 from shared.web.envelope import failed, json_response
-from shared.web.errors import problem_of
+from shared.web.errors import methods_of, problem_of
 from shared.web.headers import SECURITY, SERVER, X_REQUEST_ID, Cors
 from shared.web.request_log import RequestLog, StructuredRequestLog
 
@@ -51,7 +52,8 @@ def _request_ids() -> Iterator[str]:
             yield digits[start : start + 32]
 
 
-_new_request_id = _request_ids().__next__
+new_request_id = _request_ids().__next__
+"""The id of a request that brings none."""
 
 
 class Edge:
@@ -103,7 +105,7 @@ class Edge:
         started = self._monotonic()
         request_id = request.headers.get(X_REQUEST_ID)
         if request_id is None or _SANE_ID(request_id) is None:
-            request_id = _new_request_id()
+            request_id = new_request_id()
         request[REQUEST_ID] = request_id
         bind_contextvars(request_id=request_id)
         try:
@@ -116,6 +118,9 @@ class Edge:
             self._done(request, request_id, _CLIENT_GONE, started)
             raise
         except Exception as error:
+            if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
+                self._done(request, request_id, 204, started)
+                return web.Response(status=204, headers={ALLOW: methods_of(error)})
             if isinstance(error, web.HTTPException) and error.status < 400:
                 self._done(request, request_id, error.status, started)
                 raise

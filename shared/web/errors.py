@@ -94,6 +94,11 @@ def status_of(error: errors.PlatformError) -> int:
     return next(_BY_TYPE[kind] for kind in type(error).__mro__ if kind in _BY_TYPE)
 
 
+def methods_of(error: web.HTTPMethodNotAllowed) -> str:
+    """What a path takes, for ``Allow``: everything may be asked for its options."""
+    return ", ".join(sorted({*error.allowed_methods, "OPTIONS"}))
+
+
 def problem_of(error: BaseException, *, method: str, path: str) -> Problem:
     """What to answer for ``error``; never a word about what only we should know.
 
@@ -130,7 +135,7 @@ def _of_aiohttp(error: web.HTTPException, *, method: str, path: str) -> Problem:
     headers: dict[str, str] = {}
     match error:
         case web.HTTPMethodNotAllowed():
-            allowed = ", ".join(sorted(error.allowed_methods))
+            allowed = methods_of(error)
             headers["Allow"] = allowed
             message = f"{path} does not take {method}; it takes {allowed}."
         case web.HTTPNotFound():

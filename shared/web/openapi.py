@@ -8,6 +8,7 @@ only the rest is declared by hand.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from http import HTTPStatus
 from typing import TypeAlias
 
 from pydantic import TypeAdapter
@@ -22,14 +23,17 @@ from shared.web.openapi_parts import (
     OWN_SCHEMAS,
     PAGINATION_EXAMPLE,
     PARAMETERS,
+    PARAMETERS_OF_STATUS,
     SECURITY,
 )
-from shared.web.routes import Route
+from shared.web.routes import Also, Raw, Route
 
 _JSON = "application/json"
 _SCHEMAS = "#/components/schemas/"
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[^{}]*(?:\{[^{}]*\}[^{}]*)*)?\}")
+_FORM = "multipart/form-data"
 _NO_CONTENT = 204
+_RETRIED = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _Place: TypeAlias = tuple[TypeForm[object], JsonSchemaMode]
 
 
@@ -37,12 +41,14 @@ def document(routes: Sequence[Route], *, title: str, version: str, description: 
     """The whole document; raises ``ValueError`` if two routes claim the same path and method."""
     models = _Models(routes)
     paths: dict[str, JsonObject] = {}
+    taken: set[tuple[str, str]] = set()
     for route in routes:
         for path in route.paths():
-            operations = paths.setdefault(template(path), {})
-            if route.method.lower() in operations:
+            if (route.method, template(path)) in taken:
                 raise ValueError(f"{route.method} {path} is declared twice")
-            operations[route.method.lower()] = _operation(route, path, models)
+            taken.add((route.method, template(path)))
+        operations = paths.setdefault(template(route.path), {})
+        operations[route.method.lower()] = _operation(route, models, links_of(route, routes))
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version, "description": description},
@@ -56,6 +62,27 @@ def document(routes: Sequence[Route], *, title: str, version: str, description: 
             "securitySchemes": SECURITY,
         },
     }
+
+
+def links_of(route: Route, routes: Iterable[Route]) -> JsonObject:
+    """What can be done with that which ``route`` has made: every route below its path."""
+    if route.method != "POST" or route.response is None:
+        return {}
+    made = route.makes or f"{template(route.path)}/{{"
+    links: JsonObject = {}
+    for other in routes:
+        path = template(other.path)
+        names = _PLACEHOLDER.findall(path)
+        known = _PLACEHOLDER.findall(route.path)
+        below = f"{path}/".startswith(made + "/") if route.makes else path.startswith(made)
+        if not below or names[: len(known)] != known or len(names) != len(known) + 1:
+            continue
+        links[_operation_id(other.method, path)] = {
+            "operationId": _operation_id(other.method, path),
+            "parameters": {name: f"$request.path.{name}" for name in known}
+            | {names[-1]: "$response.body#/data/id"},
+        }
+    return links
 
 
 def template(path: str) -> str:
@@ -112,21 +139,22 @@ def _generated(
     return schemas, definitions if is_object(definitions) else {}
 
 
-def _operation(route: Route, path: str, models: _Models) -> JsonObject:
+def _operation(route: Route, models: _Models, links: JsonObject) -> JsonObject:
     operation: JsonObject = {
-        "operationId": _operation_id(route.method, path),
+        "operationId": _operation_id(route.method, route.path),
         "summary": route.summary,
-        "description": _description(route, path),
+        "description": _description(route),
         "tags": [route.tag],
         "security": [] if route.permission is None else [{"bearer": []}, {"apiKey": []}],
-        "parameters": _parameters(route, path, models),
+        "parameters": _parameters(route, models),
         "responses": {
-            str(route.status): _success(route, models),
-            **_failures(route, path),
+            str(route.status): _success(route, models, links),
+            **{str(answer.status): _further(route, answer) for answer in route.also},
+            **_failures(route),
         },
     }
     content: JsonObject = {}
-    for media_type, model in ((_JSON, route.request), ("multipart/form-data", route.form)):
+    for media_type, model in ((_JSON, route.request), (_FORM, route.form)):
         if model is not None:
             schema = models.schema(model, "validation")
             content[media_type] = {"schema": schema, "example": models.example(schema)}
@@ -146,10 +174,11 @@ def _operation_id(method: str, path: str) -> str:
     return "".join(words)
 
 
-def _description(route: Route, path: str) -> str:
+def _description(route: Route) -> str:
     parts = [route.description] if route.description else []
-    if path != route.path:
-        parts.append(f"The same as `{route.method} {template(route.path)}`.")
+    if route.aliases:
+        named = ", ".join(f"`{template(path)}`" for path in route.aliases)
+        parts.append(f"Also served as {named}.")
     if route.permission == "authenticated":
         parts.append("For any valid credential.")
     elif route.permission is not None:
@@ -157,10 +186,10 @@ def _description(route: Route, path: str) -> str:
     return "\n\n".join(parts)
 
 
-def _parameters(route: Route, path: str, models: _Models) -> list[JsonObject]:
+def _parameters(route: Route, models: _Models) -> list[JsonObject]:
     parameters: list[JsonObject] = [
         {"name": name, "in": "path", "required": True, **_path_value(name)}
-        for name in _PLACEHOLDER.findall(path)
+        for name in _PLACEHOLDER.findall(route.path)
     ]
     if route.query is not None:
         schema = models.resolved(route.query)
@@ -176,9 +205,16 @@ def _parameters(route: Route, path: str, models: _Models) -> list[JsonObject]:
             if is_object(inner) and "description" in inner:
                 parameter["description"] = inner["description"]
             parameters.append(parameter)
-    parameters.append({"$ref": "#/components/parameters/RequestId"})
+    if not route.bare:
+        parameters.append({"$ref": "#/components/parameters/RequestId"})
     if route.idempotent:
         parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
+    parameters += [
+        {"$ref": f"#/components/parameters/{name}"}
+        for name in PARAMETERS_OF_STATUS
+        for answer in route.also
+        if answer.status == PARAMETERS_OF_STATUS[name]
+    ]
     return parameters
 
 
@@ -188,16 +224,44 @@ def _path_value(name: str) -> JsonObject:
     return {"schema": {"type": "string"}, "example": "text"}
 
 
-def _success(route: Route, models: _Models) -> JsonObject:
-    answer: JsonObject = {"description": route.summary, "headers": _header_refs(route)}
+def _success(route: Route, models: _Models, links: JsonObject) -> JsonObject:
+    answer: JsonObject = {
+        "description": route.summary,
+        "headers": _header_refs(route) | _refs(route.headers),
+    }
     content: JsonObject = {}
     if route.status != _NO_CONTENT and (route.response is not None or not route.raw):
         content[_JSON] = _enveloped(route, models)
-    for media_type, description in route.raw.items():
-        content[media_type] = {"schema": {"type": "string", "description": description}}
+    content |= _raw(route.raw)
+    if content:
+        answer["content"] = content
+    if links:
+        answer["links"] = links
+    return answer
+
+
+def _further(route: Route, also: Also) -> JsonObject:
+    answer: JsonObject = {
+        "description": also.description,
+        "headers": _header_refs(route) | _refs(also.headers),
+    }
+    content = _raw(also.raw)
+    if also.problem is not None:
+        content[_JSON] = _error_content([also.problem])
     if content:
         answer["content"] = content
     return answer
+
+
+def _raw(raw: Mapping[str, str | Raw]) -> JsonObject:
+    content: JsonObject = {}
+    for media_type, told in raw.items():
+        held = Raw(description=told) if isinstance(told, str) else told
+        shown: JsonObject = {"schema": {**held.schema, "description": held.description}}
+        if held.example is not None:
+            shown["example"] = held.example
+        content[media_type] = shown
+    return content
 
 
 def _enveloped(route: Route, models: _Models) -> JsonObject:
@@ -217,9 +281,9 @@ def _enveloped(route: Route, models: _Models) -> JsonObject:
     }
 
 
-def _failures(route: Route, path: str) -> dict[str, JsonObject]:
+def _failures(route: Route) -> dict[str, JsonObject]:
     by_status: dict[int, list[str]] = {}
-    for code in dict.fromkeys((*_implied(route, path), *route.errors)):
+    for code in dict.fromkeys((*_implied(route), *route.errors)):
         if code not in CODES:
             raise ValueError(f"{route.method} {route.path} declares an unknown error, {code}")
         by_status.setdefault(CODES[code][0], []).append(code)
@@ -227,32 +291,36 @@ def _failures(route: Route, path: str) -> dict[str, JsonObject]:
         str(status): {
             "description": " or ".join(codes),
             "headers": _header_refs(route, status),
-            "content": {
-                _JSON: {
-                    "schema": {"$ref": f"{_SCHEMAS}Error"},
-                    "examples": {code: {"value": _error_example(code)} for code in codes},
-                }
-            },
+            "content": {_JSON: _error_content(codes)},
         }
         for status, codes in sorted(by_status.items())
     }
 
 
-def _implied(route: Route, path: str) -> Iterable[str]:
+def _error_content(codes: Iterable[str]) -> JsonObject:
+    return {
+        "schema": {"$ref": f"{_SCHEMAS}Error"},
+        "examples": {code: {"value": _error_example(code)} for code in codes},
+    }
+
+
+def _implied(route: Route) -> Iterable[str]:
+    if route.bare:
+        return
+    yield from ("BAD_REQUEST", "REQUEST_TIMEOUT")
     if route.request is not None or route.form is not None:
-        yield from ("BAD_REQUEST", "REQUEST_TIMEOUT", "PAYLOAD_TOO_LARGE")
-        yield from ("UNSUPPORTED_MEDIA_TYPE", "VALIDATION_FAILED")
+        yield from ("PAYLOAD_TOO_LARGE", "UNSUPPORTED_MEDIA_TYPE", "VALIDATION_FAILED")
     if route.query is not None:
         yield "VALIDATION_FAILED"
     if route.permission is not None:
         yield from ("UNAUTHORIZED", "FORBIDDEN")
-    if "{" in path:
+    if "{" in route.path:
         yield "NOT_FOUND"
     if route.idempotent:
         yield from ("IDEMPOTENCY_MISMATCH", "CONFLICT")
     if route.limited:
         yield "RATE_LIMIT_EXCEEDED"
-    yield "INTERNAL_SERVER_ERROR"
+    yield from ("INTERNAL_SERVER_ERROR", "ENGINE_UNAVAILABLE")
 
 
 def _error_example(code: str) -> JsonObject:
@@ -263,12 +331,18 @@ def _error_example(code: str) -> JsonObject:
     return {"success": False, "error": error}
 
 
-def _header_refs(route: Route, status: int = 0) -> Mapping[str, JsonObject]:
-    names = ["X-Request-Id"]
+def _header_refs(route: Route, status: int = 0) -> JsonObject:
+    names = [] if route.bare else ["X-Request-Id"]
     if route.limited:
         names += ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]
-    if status in {429, 503}:
+    if status in _RETRIED:
         names.append("Retry-After")
+    if status == HTTPStatus.UNAUTHORIZED:
+        names.append("WWW-Authenticate")
     if route.idempotent and not status:
         names.append("Idempotency-Replayed")
+    return _refs(names)
+
+
+def _refs(names: Iterable[str]) -> JsonObject:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}

@@ -1,5 +1,6 @@
 """The parts of the OpenAPI document that are the same for every route."""
 
+from shared.web.errors import CODES
 from shared.web.examples import JsonObject
 
 EXAMPLE_ID = "0198c5a0-7e31-7c44-a1b2-3c4d5e6f7081"
@@ -35,6 +36,31 @@ HEADERS: JsonObject = {
         "schema": {"type": "string", "enum": ["true"]},
         "example": "true",
     },
+    "WWW-Authenticate": {
+        "description": "How to show a credential.",
+        "schema": {"type": "string"},
+        "example": "Bearer",
+    },
+    "ETag": {
+        "description": "Names what is answered: the SHA-256 of the file, in quotes.",
+        "schema": {"type": "string", "pattern": '^"[0-9a-f]{64}"$'},
+        "example": '"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"',
+    },
+    "Accept-Ranges": {
+        "description": "`Range` may ask for a part.",
+        "schema": {"type": "string", "enum": ["bytes"]},
+        "example": "bytes",
+    },
+    "Content-Disposition": {
+        "description": "To be saved, and under which name.",
+        "schema": {"type": "string"},
+        "example": 'attachment; filename="offer.pdf"',
+    },
+    "Content-Range": {
+        "description": "Which part it is, or how long the whole is.",
+        "schema": {"type": "string", "pattern": "^bytes "},
+        "example": "bytes 0-1023/48213",
+    },
 }
 
 PARAMETERS: JsonObject = {
@@ -42,8 +68,11 @@ PARAMETERS: JsonObject = {
         "name": "X-Request-Id",
         "in": "header",
         "required": False,
-        "description": "An id of the caller's own, to find this request by in logs and events.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "description": (
+            "An id of the caller's own, to find this request by in logs and events: 1 to 128 of"
+            " `A-Z a-z 0-9 . _ -`. One that is anything else is replaced."
+        ),
+        "schema": {"type": "string"},
         "example": "order-4711",
     },
     "IdempotencyKey": {
@@ -57,7 +86,25 @@ PARAMETERS: JsonObject = {
         "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         "example": "order-4711-confirmation",
     },
+    "Range": {
+        "name": "Range",
+        "in": "header",
+        "required": False,
+        "description": "Which part of the file is wanted, as `bytes=first-last`.",
+        "schema": {"type": "string", "maxLength": 200},
+        "example": "bytes=0-1023",
+    },
+    "IfNoneMatch": {
+        "name": "If-None-Match",
+        "in": "header",
+        "required": False,
+        "description": "The `ETag` of the copy that is already there.",
+        "schema": {"type": "string", "maxLength": 1000},
+        "example": '"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"',
+    },
 }
+PARAMETERS_OF_STATUS = {"Range": 206, "IfNoneMatch": 304}
+"""Which header leads to which answer, where it is given."""
 
 SECURITY: JsonObject = {
     "bearer": {
@@ -83,7 +130,11 @@ OWN_SCHEMAS: JsonObject = {
                 "type": "object",
                 "required": ["code", "message", "requestId"],
                 "properties": {
-                    "code": {"type": "string", "description": "Stable; decide by this."},
+                    "code": {
+                        "type": "string",
+                        "enum": list(CODES),
+                        "description": "Stable; decide by this.",
+                    },
                     "message": {"type": "string", "description": "What to do, for people."},
                     "data": {
                         "type": "object",

@@ -21,6 +21,8 @@ SERVICES = ("gateway", "dispatcher", "sessions", "webhooks", "stats")
 IMPATIENT = {
     "WAYPOST_USER_REQUESTS_PER_MINUTE": "1000000",
     "WAYPOST_ADDRESS_REQUESTS_PER_MINUTE": "1000000",
+    "WAYPOST_ANALYTICS_REQUESTS_PER_MINUTE": "1000000",
+    "WAYPOST_ADMIN_REQUESTS_PER_HOUR": "1000000",
     # Enough to be argon2id, little enough not to be what a test measures.
     "WAYPOST_PASSWORD_MEMORY_KIB": "1024",
 }
@@ -115,12 +117,14 @@ class System:
 
 
 @asynccontextmanager
-async def embedded(folder: Path, **environment: str) -> AsyncIterator[System]:
-    """``make run``, with its data in ``folder``."""
+async def embedded(
+    folder: Path, *, module: str = "services", **environment: str
+) -> AsyncIterator[System]:
+    """``make run``, with its data in ``folder``; or a ``module`` that does the same and more."""
     port = free_port()
     process = Process(
         "embedded",
-        "services",
+        module,
         {
             "WAYPOST_DATA": str(folder / "data"),
             "WAYPOST_PORT": str(port),

@@ -18,7 +18,7 @@ from shared.web.envelope import respond
 from shared.web.examples import JsonObject, example_of, is_object
 from shared.web.openapi import document, template
 from shared.web.pagination import PageQuery
-from shared.web.routes import Route, add_routes
+from shared.web.routes import Also, Route, add_routes
 from shared.web.schemas import ApiModel, ApiView, Instant
 from tests.support.clock import HandClock
 
@@ -165,6 +165,7 @@ def test_every_error_that_follows_and_every_declared_one_is_there_with_an_exampl
     assert codes == {
         "BAD_REQUEST",
         "CONFLICT",
+        "ENGINE_UNAVAILABLE",
         "FORBIDDEN",
         "IDEMPOTENCY_MISMATCH",
         "INSTANCE_NOT_READY",
@@ -223,11 +224,51 @@ def test_other_media_types_and_forms_are_described_beside_json() -> None:
     assert set(image) == {"application/json", "multipart/form-data"}
 
 
-def test_an_alias_is_a_path_of_its_own_that_names_the_other() -> None:
-    alias = operation("get", "/api/clients/{id}/qr")
+def test_an_alias_is_named_by_its_route_and_is_no_operation_of_its_own() -> None:
+    assert "/api/clients/{id}/qr" not in at(described(), "paths")
+    told = str(operation("get", "/api/instances/{id}/qr")["description"])
+    assert "Also served as `/api/clients/{id}/qr`." in told
 
-    assert "/api/instances/{id}/qr" in str(alias["description"])
-    assert alias["operationId"] != operation("get", "/api/instances/{id}/qr")["operationId"]
+
+def test_what_was_made_leads_to_what_can_be_done_with_it() -> None:
+    make = replace(SEND, path="/api/things", query=None)
+    one = replace(LIST, path="/api/things/{id}", paginated=False)
+    add = replace(SEND, path="/api/things/{id}/parts")
+    part = replace(LIST, path="/api/things/{id}/parts/{partId}", paginated=False)
+    paths = at(described([make, one, add, part]), "paths")
+
+    links = at(paths, "/api/things", "post", "responses", "202", "links")
+    assert links == {
+        name: {"operationId": name, "parameters": {"id": "$response.body#/data/id"}}
+        for name in ("getThingsById", "postThingsByIdParts")
+    }
+    assert at(paths, "/api/things/{id}/parts", "post", "responses", "202", "links") == {
+        "getThingsByIdPartsByPartId": {
+            "operationId": "getThingsByIdPartsByPartId",
+            "parameters": {"id": "$request.path.id", "partId": "$response.body#/data/id"},
+        }
+    }
+
+
+def test_answers_that_are_neither_the_success_nor_an_error_are_described() -> None:
+    download = replace(
+        QR,
+        headers=("ETag",),
+        also=(
+            Also(status=206, description="A part", headers=("Content-Range",), raw={"*/*": "It."}),
+            Also(status=304, description="The same", headers=("ETag",)),
+            Also(status=416, description="No such part", problem="BAD_REQUEST"),
+        ),
+    )
+    made = at(described([download]), "paths", "/api/instances/{id}/qr", "get")
+    answers = at(made, "responses")
+
+    assert "ETag" in at(answers, "200", "headers")
+    assert "Content-Range" in at(answers, "206", "headers")
+    assert "content" not in at(answers, "304")
+    assert "BAD_REQUEST" in at(answers, "416", "content", "application/json", "examples")
+    for name in ("Range", "IfNoneMatch"):
+        assert {"$ref": f"#/components/parameters/{name}"} in list_of(made["parameters"])
 
 
 def test_patterns_of_placeholders_stay_inside() -> None:
@@ -294,6 +335,22 @@ async def test_routes_are_served_under_all_their_paths(client: Client) -> None:
         assert (await (await client.get(path)).json())["data"] == "7"
     assert (await client.head("/api/messages")).status == 200
     assert (await client.delete("/api/messages/not-a-uuid")).status == 404
+
+
+async def test_a_path_without_placeholders_takes_only_what_is_declared_for_it(
+    client: Client,
+) -> None:
+    """Else it would be read as the id of something under a path with a placeholder."""
+    refused = await client.delete("/api/messages/text")
+
+    assert (refused.status, refused.headers["Allow"]) == (405, "OPTIONS, POST")
+
+
+async def test_everything_may_be_asked_for_its_options(client: Client) -> None:
+    answer = await client.options("/api/messages")
+
+    assert (answer.status, answer.headers["Allow"]) == (204, "GET, HEAD, OPTIONS")
+    assert (await client.options("/api/nothing")).status == 404
 
 
 async def test_the_document_is_served(client: Client) -> None:

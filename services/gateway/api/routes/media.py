@@ -1,6 +1,7 @@
 """Files."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from services.gateway.api.media import Media
 from services.gateway.api.schemas.fields import Deleted
@@ -12,9 +13,14 @@ from services.gateway.api.schemas.media import (
     UploadForm,
 )
 from services.gateway.domain.access import Needs
-from shared.web.routes import Route
+from shared.web.routes import Also, Raw, Route
 
 _TAG = "Media"
+_OF_A_FILE: Final = ("ETag", "Accept-Ranges", "Content-Disposition")
+_BYTES: Final = Raw(
+    description="The bytes, under the type that the file has.",
+    schema={"type": "string", "format": "binary"},
+)
 
 
 def routes(media: Media) -> Sequence[Route]:
@@ -73,7 +79,23 @@ def routes(media: Media) -> Sequence[Route]:
             " received file is still being fetched.",
             tag=_TAG,
             permission=Needs.READ,
-            raw={"application/octet-stream": "The bytes, under the type that the file has."},
+            raw={"*/*": _BYTES},
+            headers=_OF_A_FILE,
+            also=(
+                Also(
+                    status=206,
+                    description="The part that `Range` asks for",
+                    headers=("Content-Range", *_OF_A_FILE),
+                    raw={"*/*": _BYTES},
+                ),
+                Also(status=304, description="What `If-None-Match` names", headers=("ETag",)),
+                Also(
+                    status=416,
+                    description="The file has no such part",
+                    headers=("Content-Range",),
+                    problem="BAD_REQUEST",
+                ),
+            ),
             limited=True,
             errors=("CONFLICT", "ENGINE_UNAVAILABLE"),
         ),

@@ -77,6 +77,7 @@ def _sent(sending: Sending, attaching: Attaching) -> Sequence[Route]:
         status=202,
         idempotent=True,
         limited=True,
+        makes=_ONE,
         errors=("INSTANCE_NOT_READY", "NOT_FOUND", "ENGINE_UNAVAILABLE"),
     )
     files = [

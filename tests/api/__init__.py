@@ -1,0 +1,1 @@
+"""The HTTP surface against whatever may arrive: its own description, and noise."""
