@@ -210,6 +210,24 @@ async def test_a_password_that_is_guessed_first_is_refused(gateway: Gateway) -> 
         assert list(refused.body["error"]["data"]["fields"]) == ["newPassword"]
 
 
+async def test_who_is_invited_chooses_a_good_password_and_may_choose_again(
+    gateway: Gateway,
+) -> None:
+    ada, _ = await gateway.register()
+    invited = await ada.post("/api/team/members", {"email": "grace@example.com", "name": "Grace"})
+    token = invited.data["invitation"]["token"]
+    for password in ("password123", "grace@example.com"):
+        refused = await gateway.stranger().post(
+            "/api/auth/accept-invitation", {"token": token, "password": password}
+        )
+        assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+        assert list(refused.body["error"]["data"]["fields"]) == ["password"]
+    accepted = await gateway.stranger().post(
+        "/api/auth/accept-invitation", {"token": token, "password": PASSWORD}
+    )
+    assert accepted.status == 200
+
+
 async def test_an_address_is_the_same_however_its_letters_are_composed(gateway: Gateway) -> None:
     composed, decomposed = "jos\u00e9@example.com", "Jose\u0301@Example.com"
     await gateway.register(composed)

@@ -238,6 +238,18 @@ async def throw_away(stage: Stage) -> Response:
     return await stage.delete(f"/api/dead-letters/{await a_dead_letter(stage)}")
 
 
+@does("phone_mapping.created")
+async def map_number(stage: Stage) -> Response:
+    body = {"phoneNumber": "+12025550142", "userId": stage.account["user"]["id"]}
+    return await stage.admin.post(f"{stage.path}/phone-mappings", body)
+
+
+@does("phone_mapping.deleted")
+async def unmap_number(stage: Stage) -> Response:
+    mapping = (await map_number(stage)).data["id"]
+    return await stage.delete(f"{stage.path}/phone-mappings/{mapping}")
+
+
 @does("worker.ordered")
 async def order_worker(stage: Stage) -> Response:
     await stage.gateway.sql.execute(

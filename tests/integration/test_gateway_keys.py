@@ -279,6 +279,10 @@ async def test_a_key_that_is_made_anew_keeps_what_it_is_and_the_old_one_is_dead(
     repeat = await ada.post(f"{path}/regenerate", headers={"Idempotency-Key": "k"})
     assert repeat.data == renewed.data
     assert (await ada.with_key(renewed.data["key"]).text("+12025550199", "x")).status == 202
+    seen = await gateway.sql.fetchval(
+        "SELECT count(*) FROM gateway.instance_keys WHERE replaced_by = $1", UUID(key["id"])
+    )
+    assert seen == 2
     # One key, whatever it has been before.
     [listed] = (await ada.get(f"/api/instances/{instance}/keys")).data
     assert listed["hint"] == f"api_…{renewed.data['key'][-4:]}"

@@ -7,7 +7,7 @@ from services.gateway.api.auditing import note
 from services.gateway.api.callers import SUSPENDED
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.logins import Logins, login_of
-from services.gateway.api.password_checks import PasswordChecks
+from services.gateway.api.password_checks import PasswordChecks, require_good
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.accounts import Login, UserView
 from services.gateway.api.schemas.team import Acceptance, Deactivated, OwnDeactivation
@@ -79,6 +79,7 @@ class Membership:
         organization = await accounts.organization(tx, user.tenant_id)
         if organization is None or organization.suspended_at is not None:
             raise Forbidden(SUSPENDED)
+        require_good(body.password, field="password", email=user.email)
         changes: dict[str, object] = {"password_hash": password_hash}
         if user.joined_at is None:
             changes["joined_at"] = now
