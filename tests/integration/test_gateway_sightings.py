@@ -228,6 +228,23 @@ async def test_a_key_that_is_dead_and_a_caller_who_may_not_are_noted(database_ur
     assert event["tenantid"] == str(tenant)
 
 
+async def test_what_a_key_was_before_it_was_made_anew_is_seen_under_its_name(
+    database_url: str,
+) -> None:
+    async with gateway_support.running(database_url) as gateway:
+        ada, account = await gateway.register()
+        instance = await an_instance(gateway.sql, UUID(account["organization"]["id"]))
+        path = f"/api/instances/{instance}/keys"
+        key = (await ada.post(path, {"name": "Shop"})).data
+        await ada.post(f"{path}/{key['id']}/regenerate")
+        assert (await ada.with_key(key["key"]).get("/api/instance/info")).status == 401
+    left = await left_in(database_url)
+    [entry] = left.entries["security.revoked_key_used"]
+    assert entry["resource_id"] == key["id"]
+    [event] = left.events
+    assert event["data"]["resourceId"] == key["id"]
+
+
 async def test_a_reused_refresh_token_is_noted_with_the_end_of_its_login(
     database_url: str,
 ) -> None:
