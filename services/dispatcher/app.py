@@ -22,6 +22,7 @@ BATCH: Final = 50
 def build(settings: DispatcherSettings, platform: Platform) -> Service:
     """Put the dispatcher together."""
     metrics = DispatcherMetrics(platform.registry)
+    ring = settings.key_ring
     relay = Relay(
         database=platform.database,
         broker=platform.broker,
@@ -33,6 +34,7 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
         database=platform.database,
         broker=platform.broker,
         relay=relay,
+        ring=ring,
         clock=platform.clock,
         metrics=metrics,
         pause=platform.pause,
@@ -41,11 +43,16 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
         database=platform.database,
         dispatching=dispatching,
         relay=relay,
+        ring=ring,
         clock=platform.clock,
         metrics=metrics,
     )
     consumers = Consumers(
-        database=platform.database, dispatching=dispatching, relay=relay, clock=platform.clock
+        database=platform.database,
+        dispatching=dispatching,
+        relay=relay,
+        ring=ring,
+        clock=platform.clock,
     )
     # A queue of its own: news of a new message must not wait behind reports on old ones.
     nudges = consumer.command_batches({Dispatch: consumers.dispatch}, metrics=metrics)

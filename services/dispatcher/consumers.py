@@ -17,17 +17,25 @@ from shared.contracts.events import (
 )
 from shared.db.database import Database
 from shared.messaging.outbox import Relay
+from shared.security.sealing import KeyRing
 
 
 class Consumers:
     """One method for each type, each given all of a batch and working in one transaction."""
 
     def __init__(
-        self, *, database: Database, dispatching: Dispatching, relay: Relay, clock: Clock
+        self,
+        *,
+        database: Database,
+        dispatching: Dispatching,
+        relay: Relay,
+        ring: KeyRing,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._dispatching = dispatching
         self._relay = relay
+        self._ring = ring
         self._clock = clock
 
     async def dispatch(self, commands: Sequence[Dispatch]) -> None:
@@ -41,6 +49,7 @@ class Consumers:
             freed = await settlement.settle(
                 connection,
                 settled,
+                ring=self._ring,
                 now=self._clock.now(),
                 jitter=settlement.jitter,
             )
@@ -51,7 +60,9 @@ class Consumers:
         """Move messages forward."""
         receipts = [one for command in commands for one in command.receipts]
         async with self._database.hot_tx() as connection:
-            freed = await settlement.receive(connection, receipts, now=self._clock.now())
+            freed = await settlement.receive(
+                connection, receipts, ring=self._ring, now=self._clock.now()
+            )
         self._relay.wake(freed.told)
         self._dispatching.go_on(freed)
 
@@ -64,7 +75,7 @@ class Consumers:
         ]
         if received:
             async with self._database.hot() as connection:
-                await inbound.insert_received(connection, received)
+                await inbound.insert_received(connection, received, ring=self._ring)
         # After those: what is changed may have come in the same batch.
         edited = [
             (emitted, emitted.event)
@@ -72,15 +83,15 @@ class Consumers:
             if isinstance(emitted.event, MessageEdited)
         ]
         if edited:
-            async with self._database.hot() as connection:
-                await inbound.note_edited(connection, edited)
+            async with self._database.hot_tx() as connection:
+                await inbound.note_edited(connection, edited, ring=self._ring)
         revoked = [
             (emitted, emitted.event)
             for emitted in batch
             if isinstance(emitted.event, MessageRevoked)
         ]
         if revoked:
-            async with self._database.hot() as connection:
+            async with self._database.hot_tx() as connection:
                 await inbound.note_revoked(connection, revoked)
         self._dispatching.look_at(
             emitted.instance_id

@@ -24,6 +24,7 @@ from shared.log import get_logger
 from shared.messaging.outbox import Relay, Stored
 from shared.nudge import Nudge
 from shared.pause import Pause
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -66,6 +67,7 @@ class Dispatching:
         database: Database,
         broker: Broker,
         relay: Relay,
+        ring: KeyRing,
         clock: Clock,
         metrics: DispatcherMetrics,
         pause: Pause,
@@ -73,6 +75,7 @@ class Dispatching:
         self._database = database
         self._broker = broker
         self._relay = relay
+        self._ring = ring
         self._clock = clock
         self._metrics = metrics
         self._pause = pause
@@ -122,7 +125,7 @@ class Dispatching:
         now = self._clock.now()
         async with self._database.hot_tx() as connection:
             stale = await claims.stale_transmissions(
-                connection, before=now - STALE_AFTER, now=now, limit=CLAIM_LIMIT
+                connection, before=now - STALE_AFTER, ring=self._ring, now=now, limit=CLAIM_LIMIT
             )
         if stale:
             log.warning("transmissions_published_again", count=len(stale))
@@ -192,6 +195,7 @@ class Dispatching:
                 claimed = await claims.claim_due(
                     connection,
                     [(instance, room.count) for instance, room in rooms.items() if room.count],
+                    ring=self._ring,
                     now=now,
                 )
         self._relay.wake(told)

@@ -12,6 +12,7 @@ from shared.db.database import Database
 from shared.errors import Transient
 from shared.log import get_logger
 from shared.messaging.outbox import Relay
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -30,12 +31,14 @@ class Upkeep:
         database: Database,
         dispatching: Dispatching,
         relay: Relay,
+        ring: KeyRing,
         clock: Clock,
         metrics: DispatcherMetrics,
     ) -> None:
         self._database = database
         self._dispatching = dispatching
         self._relay = relay
+        self._ring = ring
         self._clock = clock
         self._metrics = metrics
 
@@ -82,7 +85,9 @@ class Upkeep:
                 connection, before=now - UNREPORTED_AFTER, limit=LIMIT
             )
             freed.append(
-                await settlement.settle(connection, unreported, now=now, jitter=settlement.jitter)
+                await settlement.settle(
+                    connection, unreported, ring=self._ring, now=now, jitter=settlement.jitter
+                )
             )
         async with self._database.hot_tx() as connection:
             stranded = await upkeep.unpark_orphans(connection)

@@ -10,15 +10,16 @@ from uuid import UUID
 
 from services.dispatcher.domain import message as messages
 from services.dispatcher.domain import outcomes
-from services.dispatcher.domain.message import Message
+from services.dispatcher.domain.message import CHANGING, Message
 from services.dispatcher.domain.outcomes import Failed, InDoubt, Sent, TryAgain
-from services.dispatcher.store import settling
+from services.dispatcher.store import settling, targets
 from services.dispatcher.store.settling import Changes
 from shared.contracts.commands import Receipt, SettledTransmission
 from shared.contracts.envelope import Emitted
 from shared.db.database import HotConnection
 from shared.messaging import outbox
 from shared.messaging.outbox import Stored
+from shared.security.sealing import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ async def settle(
     connection: HotConnection,
     settled: Sequence[SettledTransmission],
     *,
+    ring: KeyRing,
     now: datetime,
     jitter: Callable[[], float],
 ) -> Freed:
@@ -100,11 +102,13 @@ async def settle(
         chats=messages.chats(out_of_line),
         told=[outbox.event(event) for event in told],
     )
-    return await _write(connection, changes, now=now)
+    freed = await _write(connection, changes, now=now)
+    await _change_targets(connection, done, ring=ring)
+    return freed
 
 
 async def receive(
-    connection: HotConnection, receipts: Sequence[Receipt], *, now: datetime
+    connection: HotConnection, receipts: Sequence[Receipt], *, ring: KeyRing, now: datetime
 ) -> Freed:
     """Move messages forward by what WhatsApp reports. Says what that sets free."""
     by_message: dict[UUID, list[Receipt]] = defaultdict(list)
@@ -127,7 +131,9 @@ async def receive(
         chats=messages.chats(out_of_line),
         told=[outbox.event(event) for event in told],
     )
-    return await _write(connection, changes, now=now)
+    freed = await _write(connection, changes, now=now)
+    await _change_targets(connection, changed, ring=ring)
+    return freed
 
 
 async def fail(
@@ -145,6 +151,15 @@ async def fail(
         told=[outbox.event(event) for event in told],
     )
     return await _write(connection, changes, now=now)
+
+
+async def _change_targets(
+    connection: HotConnection, written: Sequence[Message], *, ring: KeyRing
+) -> None:
+    """Let edits and revocations that have been accepted show in what they are about."""
+    accepted = [one.id for one in written if one.type in CHANGING and one.sent_at]
+    if accepted:
+        await targets.change(connection, accepted, ring=ring)
 
 
 async def _write(connection: HotConnection, changes: Changes, *, now: datetime) -> Freed:

@@ -104,12 +104,14 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         largest=settings.max_body, deadline=timedelta(seconds=settings.body_seconds)
     )
     metrics = GatewayMetrics(platform.registry)
+    ring = settings.key_ring
     relay = Relay(
         database=database,
         broker=platform.broker,
         schema="gateway",
         clock=clock,
         metrics=metrics,
+        ring=ring,
     )
     redis_url = settings.redis_url
     limiter = RateLimiter(
@@ -118,7 +120,6 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
     tokens = AccessTokens(
         secrets=settings.secrets, lifetime=timedelta(minutes=settings.access_token_minutes)
     )
-    ring = settings.key_ring
     passwords = Passwords(memory_kib=settings.password_memory_kib)
     uses = KeyUses(database, clock=clock)
     sightings = Sightings(database=database, clock=clock, told=relay.wake)
@@ -146,7 +147,9 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
     news = DispatchNews(broker=platform.broker, clock=clock)
     warnings = WarnOfQuotas(database=database, relay=relay, clock=clock, metrics=metrics)
     quotas = Quotas(database=database, clock=clock, metrics=metrics, near=warnings.near)
-    acceptance = Acceptance(database=database, quotas=quotas, tell=news.tell, metrics=metrics)
+    acceptance = Acceptance(
+        database=database, ring=ring, quotas=quotas, tell=news.tell, metrics=metrics
+    )
     store = MediaStore.of(settings)
     uploads = Uploads(
         database=database,
@@ -157,7 +160,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         metrics=metrics,
         clock=clock,
     )
-    tail = Tail(database=database, broker=platform.broker, clock=clock, metrics=metrics)
+    tail = Tail(database=database, ring=ring, broker=platform.broker, clock=clock, metrics=metrics)
     feed = Feed(
         tail=tail,
         metrics=metrics,
@@ -285,7 +288,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
             changing=Changing(
                 database=database, senders=senders, sending=sending, limits=limits, clock=clock
             ),
-            messages=Messages(database=database),
+            messages=Messages(database=database, ring=ring),
             chats=Chats(
                 database=database, sending=sending, relay=relay, limits=limits, clock=clock
             ),
@@ -310,8 +313,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
             clock=clock,
         ),
         stats=Stats(database=database, clock=clock),
-        events=Events(database=database, feed=feed, clock=clock),
-        sandbox=Sandbox(database=database, once=once, relay=relay, limits=limits, clock=clock),
+        events=Events(database=database, ring=ring, feed=feed, clock=clock),
+        sandbox=Sandbox(
+            database=database, once=once, relay=relay, ring=ring, limits=limits, clock=clock
+        ),
         dead_letters=DeadLetters(database=database, relay=relay, ring=ring, clock=clock),
         locks=Locks(database=database),
         audit_logs=AuditLogs(database=database),
@@ -331,7 +336,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         ),
         versions=Versions(commit=settings.commit),
     )
-    consumers = Consumers(database=database, metrics=metrics, logged=tail.grown)
+    consumers = Consumers(database=database, ring=ring, metrics=metrics, logged=tail.grown)
     buried = consumer.dead_letters(
         KeepDeadLetters(database=database, ring=ring, clock=clock).keep,
         broker=platform.broker,

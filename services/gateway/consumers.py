@@ -21,9 +21,15 @@ class Consumers:
     """``logged`` is called after events were added to the log."""
 
     def __init__(
-        self, *, database: Database, metrics: GatewayMetrics, logged: Callable[[], Awaitable[None]]
+        self,
+        *,
+        database: Database,
+        ring: KeyRing,
+        metrics: GatewayMetrics,
+        logged: Callable[[], Awaitable[None]],
     ) -> None:
         self._database = database
+        self._ring = ring
         self._metrics = metrics
         self._logged = logged
 
@@ -31,6 +37,7 @@ class Consumers:
         """Add a batch to the log, all or nothing; those that are in it already stay."""
         await events.append(
             self._database,
+            self._ring,
             [
                 NewEvent(
                     id=event.id,

@@ -53,6 +53,7 @@ from shared.settings import inherited
 def build(settings: SessionsSettings, platform: Platform) -> Service:
     """Put the session service together."""
     database, clock = platform.database, platform.clock
+    ring = settings.key_ring
     messaging = MessagingMetrics("sessions", platform.registry)
     metrics = SessionsMetrics(platform.registry)
     relay = Relay(
@@ -61,6 +62,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         schema="sessions",
         clock=clock,
         metrics=messaging,
+        ring=ring,
     )
     fence = Fence(database)
     leases = Leases(clock=clock, fence_after=settings.fence)
@@ -101,6 +103,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     scratch = Scratch(settings.scratch or usual_place())
     fetching = Fetching(
         database=database,
+        ring=ring,
         fence=fence,
         leases=leases,
         sessions=supervisor,
@@ -115,6 +118,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     )
     inbound = Inbound(
         fence=fence,
+        ring=ring,
         supervisor=supervisor,
         clock=clock,
         told=relay.wake,

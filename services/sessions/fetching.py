@@ -30,6 +30,7 @@ from shared.media.kinds import MediaTooLarge
 from shared.media.store import MediaStore
 from shared.metrics import MessagingMetrics
 from shared.nudge import Nudge
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -64,6 +65,7 @@ class Fetching:
         self,
         *,
         database: Database,
+        ring: KeyRing,
         fence: Fence,
         leases: Leases,
         sessions: Sessions,
@@ -77,6 +79,7 @@ class Fetching:
         most: int,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._fence = fence
         self._leases = leases
         self._sessions = sessions
@@ -129,7 +132,12 @@ class Fetching:
         now = self._clock.now()
         async with self._database.hot() as connection:
             found = await inbound_media.due(
-                connection, leases.keys(), now=now, without=self._tasks.values(), limit=room
+                connection,
+                leases.keys(),
+                ring=self._ring,
+                now=now,
+                without=self._tasks.values(),
+                limit=room,
             )
         if not found:
             return

@@ -31,6 +31,7 @@ from shared.db.database import HotConnection
 from shared.db.group_commit import GroupCommit
 from shared.messaging import outbox
 from shared.messaging.outbox import Stored
+from shared.security.sealing import KeyRing
 
 # What came for one session from its engine, with the session as it was then.
 Arrived = tuple[Session, Stanza | StatusChanged]
@@ -55,6 +56,7 @@ class Inbound:
         self,
         *,
         fence: Fence,
+        ring: KeyRing,
         supervisor: Supervisor,
         clock: Clock,
         told: Callable[[Sequence[Stored]], None],
@@ -62,6 +64,7 @@ class Inbound:
         metrics: SessionsMetrics,
     ) -> None:
         self._fence = fence
+        self._ring = ring
         self._supervisor = supervisor
         self._clock = clock
         self._told = told
@@ -109,12 +112,12 @@ class Inbound:
             rows = [outbox.event(telling.emitted(session, event, known)) for session, event in new]
             files = [file for session, event in new if (file := _file(session, event)) is not None]
             if files:
-                await inbound_media.announce(connection, files, now=now)
+                await inbound_media.announce(connection, files, ring=self._ring, now=now)
             receipts = _receipts(ours, known)
             if receipts:
                 report = ReceiptsReported(receipts=tuple(receipts))
                 rows.append(outbox.command(report, to="dispatcher"))
-            stored = await outbox.add_hot(connection, "sessions", rows, now=now)
+            stored = await outbox.add_hot(connection, "sessions", rows, now=now, ring=self._ring)
         if stored:
             self._told(stored)
         if files:

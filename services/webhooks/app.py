@@ -51,6 +51,7 @@ def build(settings: WebhooksSettings, platform: Platform) -> Service:
 def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
     """Make the parts."""
     database, clock = platform.database, platform.clock
+    ring = settings.key_ring
     timeout = timedelta(seconds=settings.timeout)
     metrics = WebhooksMetrics(platform.registry)
     relay = Relay(
@@ -61,6 +62,7 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
     lanes = Lanes(clock=clock, most=settings.endpoint_slots, pause=platform.pause)
     ledger = Ledger(
         database=database,
+        ring=ring,
         relay=relay,
         lanes=lanes,
         clock=clock,
@@ -83,6 +85,7 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
     directory = Directory(database=database, clock=clock)
     consumers = Consumers(
         database=database,
+        ring=ring,
         directory=directory,
         worker=worker,
         clock=clock,
@@ -96,6 +99,7 @@ def assemble(settings: WebhooksSettings, platform: Platform) -> Parts:
         consumers=consumers,
         claims=Claims(
             database=database,
+            ring=ring,
             worker=worker,
             clock=clock,
             metrics=metrics,

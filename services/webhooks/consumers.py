@@ -20,6 +20,7 @@ from shared.contracts.model import rfc3339
 from shared.db.database import Database
 from shared.ids import new_id
 from shared.log import get_logger
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -33,6 +34,7 @@ class Consumers:
         self,
         *,
         database: Database,
+        ring: KeyRing,
         directory: Directory,
         worker: Worker,
         clock: Clock,
@@ -40,6 +42,7 @@ class Consumers:
         timeout: timedelta,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._directory = directory
         self._worker = worker
         self._clock = clock
@@ -135,7 +138,12 @@ class Consumers:
     async def _insert(self, rows: Sequence[NewDelivery]) -> set[UUID]:
         async with self._database.hot() as connection:
             return await store.insert(
-                connection, rows, worker=self._worker.name, lease=LEASE, now=self._clock.now()
+                connection,
+                rows,
+                ring=self._ring,
+                worker=self._worker.name,
+                lease=LEASE,
+                now=self._clock.now(),
             )
 
     def _start(self, rows: Sequence[NewDelivery], made: set[UUID]) -> None:

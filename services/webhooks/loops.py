@@ -17,6 +17,7 @@ from shared.errors import Transient
 from shared.log import get_logger
 from shared.messaging.outbox import Relay
 from shared.pause import Pause
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -42,6 +43,7 @@ class Claims:
         self,
         *,
         database: Database,
+        ring: KeyRing,
         worker: Worker,
         clock: Clock,
         metrics: WebhooksMetrics,
@@ -49,6 +51,7 @@ class Claims:
         pause: Pause,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._worker = worker
         self._clock = clock
         self._metrics = metrics
@@ -114,6 +117,7 @@ class Claims:
         claimed = await deliveries.claim(
             connection,
             rooms,
+            ring=self._ring,
             worker=self._worker.name,
             lease=LEASE,
             good_until=self._worker.good_until(timeout=self._timeout),

@@ -22,6 +22,7 @@ from shared.ids import id_of, new_id
 from shared.log import get_logger
 from shared.metrics import MessagingMetrics
 from shared.nudge import Nudge
+from shared.security.sealing import NOBODY, KeyRing, Place, Unsealable, is_sealed
 
 log = get_logger()
 
@@ -66,16 +67,25 @@ def command(command: Command, *, to: str) -> Pending:
 
 
 async def add(
-    tx: AsyncConnection, table: type[OutboxColumns], rows: Iterable[Pending], *, now: datetime
+    tx: AsyncConnection,
+    table: type[OutboxColumns],
+    rows: Iterable[Pending],
+    *,
+    now: datetime,
+    ring: KeyRing | None = None,
 ) -> None:
-    """Put rows into a service's outbox, in the transaction of their cause."""
+    """Put rows into a service's outbox, in the transaction of their cause.
+
+    With a ``ring`` they are sealed: what customers say may have to wait here for a broker that is
+    away.
+    """
     values = [
         {
             "id": row.id,
             "kind": row.kind,
             "name": row.name,
             "routing_key": row.routing_key,
-            "body": row.body,
+            "body": _kept(row, ring),
             "created_at": now,
         }
         for row in rows
@@ -85,7 +95,12 @@ async def add(
 
 
 async def add_hot(
-    connection: HotConnection, schema: str, rows: Sequence[Pending], *, now: datetime
+    connection: HotConnection,
+    schema: str,
+    rows: Sequence[Pending],
+    *,
+    now: datetime,
+    ring: KeyRing | None = None,
 ) -> list[Stored]:
     """The same on a bare connection, all rows in one statement.
 
@@ -106,10 +121,19 @@ async def add_hot(
         [row.kind for row in rows],
         [row.name for row in rows],
         [row.routing_key for row in rows],
-        [row.body for row in rows],
+        [_kept(row, ring) for row in rows],
         now,
     )
     return [Stored(row[0], pending) for row, pending in zip(numbers, rows, strict=True)]
+
+
+def _kept(row: Pending, ring: KeyRing | None) -> bytes:
+    return row.body if ring is None else ring.seal(row.body, _place(row.id))
+
+
+def _place(row_id: UUID) -> Place:
+    # A row is in no tenant's name: a command may be about several.
+    return Place(NOBODY, "outbox", str(row_id))
 
 
 class Relay:
@@ -130,12 +154,14 @@ class Relay:
         schema: str,
         clock: Clock,
         metrics: MessagingMetrics,
+        ring: KeyRing | None = None,
     ) -> None:
         self._database = database
         self._broker = broker
         self._schema = schema
         self._clock = clock
         self._metrics = metrics
+        self._ring = ring
         self._nudge = Nudge()
         self._fresh: list[Stored] = []
         # Rows that somebody has committed without handing them over: found by a sweep at once.
@@ -217,10 +243,22 @@ class Relay:
             if not rows:
                 return 0
             rows.sort(key=lambda row: row[0])
-            pending = [Pending(row[1], row[2], row[3], row[4], bytes(row[5])) for row in rows]
+            pending = [
+                Pending(row[1], row[2], row[3], row[4], self._opened(row[1], row[5]))
+                for row in rows
+            ]
             await self._broker.publish(outgoing(pending))
         self._metrics.published.inc(len(rows))
         return len(rows)
+
+    def _opened(self, row_id: UUID, body: bytes) -> bytes:
+        if self._ring is None or not is_sealed(body):
+            return body
+        try:
+            return self._ring.open(body, _place(row_id))
+        except Unsealable as error:
+            # It stays, and readiness tells: to leave it out would lose an event.
+            raise Transient(f"The outbox cannot be read. {error.message}") from error
 
     async def oldest_age(self) -> timedelta:
         """How long the oldest row has been waiting; zero if there is none."""

@@ -21,10 +21,13 @@ from shared.contracts.envelope import Emitted
 from shared.contracts.events import MessageEdited, MessageEvent, MessageReceived, MessageRevoked
 from shared.db.database import Database
 from shared.ids import id_of, new_id
+from shared.messaging.contents import opened
 from shared.messaging.outbox import Relay
 from shared.pause import Pause
+from shared.security.sealing import Key, KeyRing
 from tests.support.builders import NOON, a_message_row, a_settled, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.keys import RING, said
 
 ADA = "12025550142@s.whatsapp.net"
 GROUP = "120363000000000001@g.us"
@@ -50,16 +53,23 @@ class World:
             clock=clock,
             metrics=metrics,
             pause=Pause(),
+            ring=RING,
         )
         self.consumers = Consumers(
-            database=database, dispatching=dispatching, relay=relay, clock=clock
+            database=database, dispatching=dispatching, relay=relay, ring=RING, clock=clock
         )
         self.tenant: UUID
         self.instance: UUID
 
+    async def keep(self, what: str) -> None:
+        """Have the tenant want its content kept so."""
+        await self.sql.execute("UPDATE gateway.organizations SET content_storage = $1", what)
+
     async def a_row(self, **given: Any) -> UUID:
         """A message's row; what the builder does not know is changed afterwards."""
-        known = {name: given.pop(name) for name in ("chat", "status", "text") if name in given}
+        known = {
+            name: given.pop(name) for name in ("chat", "status", "text", "ring") if name in given
+        }
         message = await a_message_row(self.sql, self.tenant, self.instance, **known)
         for column, value in given.items():
             await self.sql.execute(
@@ -97,19 +107,20 @@ class World:
             for message, transmission in changes
         ]
         async with self.database.hot_tx() as connection:
-            await settlement.settle(connection, settled, now=NOON, jitter=lambda: 0.0)
+            await settlement.settle(connection, settled, ring=RING, now=NOON, jitter=lambda: 0.0)
 
     async def receive(self, message: UUID, at: datetime) -> None:
         """A receipt."""
         receipt = Receipt(message_id=message, instance_id=self.instance, kind="delivered", at=at)
         async with self.database.hot_tx() as connection:
-            await settlement.receive(connection, [receipt], now=at)
+            await settlement.receive(connection, [receipt], ring=RING, now=at)
 
     async def row(self, message: UUID) -> dict[str, Any]:
         """A message as it stands."""
         found = await self.sql.fetchrow("SELECT * FROM dispatcher.messages WHERE id = $1", message)
         assert found is not None
-        return {**found, "content": orjson.loads(found["content"])}
+        content = opened(RING, self.tenant, message, sealed=found["sealed"], plain=found["content"])
+        return {**found, "sealed": None, "content": content}
 
     def emitted(self, event: MessageEvent, at: datetime, chat: str = ADA) -> Emitted:
         """An event of the session service."""
@@ -183,14 +194,14 @@ async def test_an_edit_that_fails_changes_nothing_but_itself(world: World) -> No
     assert told["data"]["messageType"] == "edit"
 
 
-async def test_an_accepted_revocation_is_noted_and_leaves_the_words(world: World) -> None:
+async def test_an_accepted_revocation_is_noted_and_erases_the_words(world: World) -> None:
     target = await world.a_row(status="delivered", text="Oops")
     revocation = await world.a_change("revoke", target)
     await world.settle(revocation, at=later(7))
     await world.settle(revocation, at=later(9))
     row = await world.row(target)
     assert (row["revoked_at"], row["edited_at"]) == (later(7), None)
-    assert row["content"]["text"] == "Oops"
+    assert row["content"] is None
 
 
 async def test_a_receipt_confirms_an_edit_as_well_as_a_report_does(world: World) -> None:
@@ -220,9 +231,10 @@ async def test_a_batch_with_two_changes_and_their_target_keeps_all_of_it(world: 
         for id_ in (target, edit[0], revocation[0])
     ]
     async with world.database.hot_tx() as connection:
-        await settlement.receive(connection, receipts, now=NOON)
+        await settlement.receive(connection, receipts, ring=RING, now=NOON)
     row = await world.row(target)
-    assert (row["status"], row["content"]["text"]) == ("read", "2")
+    assert (row["status"], row["content"]) == ("read", None)
+    assert (await world.row(edit[0]))["content"] is None
     assert row["edited_at"] == row["revoked_at"] == later(4)
 
 
@@ -259,7 +271,7 @@ async def test_a_receipt_that_comes_before_the_report_tells_the_engines_id_as_we
         engine_message_id=own,
     )
     async with world.database.hot_tx() as connection:
-        await settlement.receive(connection, [receipt], now=NOON)
+        await settlement.receive(connection, [receipt], ring=RING, now=NOON)
     await world.settle((message, transmission), engine_message_id=own)
     assert (await world.row(message))["engine_message_id"] == own
     bodies = await world.sql.fetch("SELECT body FROM dispatcher.outbox ORDER BY seq")
@@ -275,14 +287,16 @@ async def test_an_outcome_that_is_unknown_keeps_the_id_that_was_allocated(world:
     assert (await world.row(message))["engine_message_id"] == allocated
 
 
-async def test_what_a_contact_edits_and_revokes_is_kept_with_the_message(world: World) -> None:
+async def test_what_a_contact_edits_is_kept_until_they_revoke_it(world: World) -> None:
     message = new_id()
     await world.consumers.events([world.emitted(received(message), NOON)])
     await world.consumers.events([world.emitted(edited(message, "Bye"), later(5))])
+    row = await world.row(message)
+    assert row["content"] == {"kind": "text", "text": "Bye", "mentions": [], "linkPreview": False}
     revoked = MessageRevoked.model_validate(facts(message))
     await world.consumers.events([world.emitted(revoked, later(9))] * 2)
     row = await world.row(message)
-    assert row["content"] == {"kind": "text", "text": "Bye", "mentions": [], "linkPreview": False}
+    assert row["content"] is None
     assert (row["edited_at"], row["revoked_at"]) == (later(5), later(9))
     assert row["status"] == "received"
 
@@ -316,3 +330,66 @@ async def test_a_message_in_a_group_is_filed_under_the_group(world: World) -> No
     await world.consumers.events([world.emitted(received(message), NOON, chat=GROUP)])
     row = await world.row(message)
     assert (row["chat"], row["sender"]) == (GROUP, "+12025550142")
+
+
+async def test_what_was_said_is_erased_with_its_outcome_where_nobody_keeps_it(
+    world: World,
+) -> None:
+    await world.keep("none")
+    outcomes = {
+        TransmissionOutcome.ACCEPTED: ("sent", True),
+        TransmissionOutcome.REJECTED: ("failed", True),
+        TransmissionOutcome.RETRYABLE: ("retrying", False),
+        TransmissionOutcome.UNKNOWN: ("unconfirmed", False),
+    }
+    for outcome, (status, erased) in outcomes.items():
+        transmission = new_id()
+        message = await world.a_row(
+            status="sending", transmission_id=transmission, attempts=1, ring=RING
+        )
+        await world.settle((message, transmission), outcome=outcome)
+        row = await world.row(message)
+        assert (row["status"], row["content"] is None) == (status, erased)
+
+
+async def test_what_was_said_is_kept_sealed_where_it_is_wanted(world: World) -> None:
+    transmission = new_id()
+    message = await world.a_row(status="sending", transmission_id=transmission, ring=RING)
+    await world.settle((message, transmission))
+    assert (await world.row(message))["content"] == {"kind": "text", "text": "Hello"}
+    inbound = new_id()
+    await world.consumers.events([world.emitted(received(inbound, "Secret"), NOON)])
+    found = await world.sql.fetchrow("SELECT * FROM dispatcher.messages WHERE id = $1", inbound)
+    assert found is not None
+    assert (found["content"], found["words"]) == (None, [])
+    assert b"Secret" not in found["sealed"]
+    assert b"Secret" in said(found)
+
+
+async def test_nothing_that_is_received_is_kept_where_nobody_wants_it(world: World) -> None:
+    await world.keep("none")
+    message = new_id()
+    await world.consumers.events([world.emitted(received(message), NOON)])
+    await world.consumers.events([world.emitted(edited(message, "Bye"), later(5))])
+    found = await world.row(message)
+    assert (found["content"], found["words"], found["edited_at"]) == (None, None, later(5))
+
+
+async def test_an_edit_does_not_bring_back_what_was_erased(world: World) -> None:
+    await world.keep("none")
+    target = await world.a_row(status="read")
+    await world.sql.execute("UPDATE dispatcher.messages SET content = NULL")
+    edit = await world.a_change("edit", target, content={"text": "Hello"})
+    await world.settle(edit, at=later(5))
+    row = await world.row(target)
+    assert (row["content"], row["edited_at"]) == (None, later(5))
+    assert (await world.row(edit[0]))["content"] is None
+
+
+async def test_a_change_of_what_no_key_opens_holds_up_no_report(world: World) -> None:
+    target = await world.a_row(status="read", ring=KeyRing([Key.new("lost")]))
+    edit = await world.a_change("edit", target, content={"text": "Hello"})
+    await world.settle(edit, at=later(5))
+    found = await world.sql.fetchrow("SELECT * FROM dispatcher.messages WHERE id = $1", target)
+    assert found is not None
+    assert (found["sealed"] is None, found["edited_at"]) == (False, later(5))

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -18,8 +19,10 @@ from shared.broker.memory import MemoryBroker
 from shared.broker.port import Incoming, Outcome, Subscription
 from shared.contracts.commands import Receipt, Transmission, TransmissionOutcome, Transmit
 from shared.db.database import Database
+from shared.messaging.contents import seal
 from shared.messaging.outbox import Relay
 from shared.pause import Pause
+from shared.security.sealing import Key, KeyRing
 from tests.support.builders import (
     NOON,
     a_message_row,
@@ -28,6 +31,7 @@ from tests.support.builders import (
     an_organization,
 )
 from tests.support.clock import HandClock
+from tests.support.keys import RING
 
 ALICE = "12025550201@s.whatsapp.net"
 BOB = "12025550202@s.whatsapp.net"
@@ -53,11 +57,13 @@ class World:
             clock=self.clock,
             metrics=metrics,
             pause=self.pause,
+            ring=RING,
         )
         self.upkeep = Upkeep(
             database=database,
             dispatching=self.dispatching,
             relay=relay,
+            ring=RING,
             clock=self.clock,
             metrics=metrics,
         )
@@ -90,7 +96,9 @@ class World:
             for one in self.transmitted
         ]
         async with self.database.hot_tx() as connection:
-            await settlement.settle(connection, settled, now=self.clock.now(), jitter=lambda: 0.0)
+            await settlement.settle(
+                connection, settled, ring=RING, now=self.clock.now(), jitter=lambda: 0.0
+            )
 
     async def statuses(self) -> list[str]:
         """The status of every message, in the order of acceptance."""
@@ -135,6 +143,37 @@ async def test_priority_comes_first_then_the_order_of_acceptance(world: World) -
         )
     assert await world.dispatch(instance) == ["urgent", "first", "second", "low"]
     assert await world.statuses() == ["sending"] * 4
+
+
+async def test_what_is_sealed_is_opened_for_the_wire(world: World) -> None:
+    tenant, instance = await ready(world)
+    await a_message_row(world.sql, tenant, instance, text="sealed", ring=RING)
+    assert await world.dispatch(instance) == ["sealed"]
+    world.clock.move(STALE_AFTER * 2)
+    await world.sql.execute(
+        "UPDATE sessions.shards SET lease_until = 'infinity', owner = 'x' WHERE id = 7"
+    )
+    await world.dispatching.sweep()
+    assert [one.content.kind for one in world.transmitted] == ["text", "text"]
+
+
+async def test_what_no_key_opens_stays_in_line_and_holds_up_nobody_else(world: World) -> None:
+    """Somebody may have started a process without the keys of yesterday."""
+    tenant, instance = await ready(world)
+    lost = KeyRing([Key.new("lost")])
+    odd = await a_message_row(world.sql, tenant, instance, text="odd", chat=ALICE, ring=lost)
+    await a_message_row(world.sql, tenant, instance, text="even", chat=BOB, ring=RING)
+    assert await world.dispatch(instance) == ["even"]
+    row = await world.sql.fetchrow("SELECT * FROM dispatcher.messages WHERE id = $1", odd)
+    assert row is not None
+    assert (row["status"], row["attempts"], row["transmission_id"]) == ("queued", 0, None)
+    assert await world.sql.fetchval("SELECT count(*) FROM dispatcher.transmissions") == 1
+
+    again = seal(RING, tenant, odd, orjson.dumps({"kind": "text", "text": "odd"}))
+    await world.sql.execute("UPDATE dispatcher.messages SET sealed = $1 WHERE id = $2", again, odd)
+    assert await world.dispatch(instance) == []
+    world.clock.move(claims.UNREADABLE)
+    assert await world.dispatch(instance) == ["odd"]
 
 
 async def test_a_chat_has_one_in_flight_and_keeps_its_order(world: World) -> None:
@@ -209,7 +248,9 @@ async def test_two_dispatchers_never_claim_the_same_message(
                 async with other.hot_tx() as connection:
                     await claims.ensure_pacing(connection, [instance])
                     if await claims.lock_candidates(connection, [instance]):
-                        found = await claims.claim_due(connection, [(instance, 10)], now=NOON)
+                        found = await claims.claim_due(
+                            connection, [(instance, 10)], ring=RING, now=NOON
+                        )
                         taken += [item.message_id for _, item in found]
             return taken
 
@@ -252,7 +293,7 @@ async def test_a_receipt_before_the_outcome_counts_and_the_outcome_adds_nothing(
     await world.dispatch(instance)
     receipt = Receipt(message_id=message, instance_id=instance, kind="delivered", at=NOON)
     async with world.database.hot_tx() as connection:
-        await settlement.receive(connection, [receipt, receipt], now=NOON)
+        await settlement.receive(connection, [receipt, receipt], ring=RING, now=NOON)
     await world.settle(TransmissionOutcome.ACCEPTED)
     assert await world.statuses() == ["delivered"]
     assert await world.events() == ["message.sent", "message.delivered"]

@@ -13,6 +13,7 @@ from shared.ids import new_id
 from tests.integration.test_gateway_kinds import GROUP, a_row
 from tests.support.customer import Answer
 from tests.support.gateway import Gateway, Sender
+from tests.support.keys import said
 
 CONTENT: TypeAdapter[Sendable] = TypeAdapter(Sendable)
 SECOND = timedelta(seconds=1)
@@ -57,7 +58,7 @@ async def test_an_edit_and_a_revocation_are_messages_about_a_message(
             "SELECT sent_at FROM dispatcher.messages WHERE id = $1", target
         )
         assert row["expires_at"] == sent_at + (EDITABLE_FOR if kind == "edit" else REVOCABLE_FOR)
-        assert CONTENT.validate_json(row["content"]) == content
+        assert CONTENT.validate_json(said(row)) == content
     shown = (await sender.customer.get(f"/api/messages/{edited.data['id']}")).data
     assert shown["targetId"] == str(target)
     assert shown["metadata"] == {"why": "typo"}

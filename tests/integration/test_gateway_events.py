@@ -25,6 +25,7 @@ from tests.support.builders import an_instance
 from tests.support.customer import Answer
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, Sender, running
+from tests.support.keys import RING
 
 
 def an_event(gateway: Gateway, sender: Sender, made: Event | None = None) -> Emitted:
@@ -153,7 +154,7 @@ async def test_what_another_replica_logged_is_found_while_waiting(
     waiting = asyncio.create_task(page(sender, "wait=30"))
     await joined(gateway)
     started = gateway.clock.monotonic()
-    await events.append(gateway.database, [a_row(gateway, sender)])
+    await events.append(gateway.database, RING, [a_row(gateway, sender)])
     assert len((await waiting).data) == 1
     assert gateway.clock.monotonic() - started < 2
 
@@ -248,7 +249,7 @@ async def test_a_lower_number_never_appears_after_a_higher_one(
             gateway.clock.now(),
         )
         async with Database.open(database_url, role=role("gateway"), name="second") as database:
-            second = asyncio.create_task(events.append(database, [a_row(gateway, sender)]))
+            second = asyncio.create_task(events.append(database, RING, [a_row(gateway, sender)]))
             await eventually(
                 lambda: gateway.sql.fetchval(
                     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
@@ -274,7 +275,7 @@ async def test_a_reader_who_follows_many_writers_misses_nothing(
     async def write(database: Database) -> None:
         for _ in range(rounds):
             batch = [a_row(gateway, sender) for _ in range(size)]
-            await events.append(database, batch)
+            await events.append(database, RING, batch)
             written.update(row.id for row in batch)
 
     async def follow() -> None:

@@ -19,6 +19,7 @@ from shared.contracts.content import (
 from tests.support.builders import a_message_row, an_instance
 from tests.support.customer import Answer
 from tests.support.gateway import Gateway, Sender
+from tests.support.keys import said
 
 TO = "+12025550199"
 CHAT = "12025550199@s.whatsapp.net"
@@ -31,7 +32,7 @@ async def row_of(gateway: Gateway, answer: Answer) -> dict[str, Any]:
     row = await gateway.row(
         "SELECT * FROM dispatcher.messages WHERE id = $1", UUID(answer.data["id"])
     )
-    return {**row, "content": CONTENT.validate_json(row["content"])}
+    return {**row, "content": CONTENT.validate_json(said(row))}
 
 
 async def a_row(gateway: Gateway, owner: Sender, **given: Any) -> UUID:

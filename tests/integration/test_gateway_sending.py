@@ -16,6 +16,7 @@ from tests.support import gateway as gateway_support
 from tests.support.builders import a_message_row, an_instance, an_organization
 from tests.support.customer import Answer
 from tests.support.gateway import Gateway, Sender
+from tests.support.keys import said
 
 TO = "+12025550199"
 CONTENT: TypeAdapter[Content] = TypeAdapter(Content)
@@ -60,7 +61,7 @@ async def test_what_is_accepted_is_committed_and_can_be_asked_for(
     assert len(row["engine_message_id"]) == 22
     assert row["due_at"] == row["created_at"]
     assert row["expires_at"] == row["created_at"] + timedelta(hours=24)
-    assert CONTENT.validate_json(row["content"]) == Text(text='Hélló "x" \\ 👋')
+    assert CONTENT.validate_json(said(row)) == Text(text='Hélló "x" \\ 👋')
     shown = (await sender.customer.get(f"/api/messages/{answer.data['id']}")).data
     assert shown["createdAt"] == answer.data["createdAt"]
     assert shown["engineMessageId"] == row["engine_message_id"]
@@ -103,7 +104,7 @@ async def test_options_and_references_reach_the_row(gateway: Gateway, sender: Se
     engine_id = await gateway.sql.fetchval(
         "SELECT engine_message_id FROM dispatcher.messages WHERE id = $1", inbound
     )
-    assert CONTENT.validate_json(row["content"]) == Text(
+    assert CONTENT.validate_json(said(row)) == Text(
         text="Hello @Ada",
         mentions=("12025550142@s.whatsapp.net",),
         link_preview=True,

@@ -43,6 +43,7 @@ from shared.metrics import MessagingMetrics
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
 from tests.support.engines import IdleEngine
+from tests.support.keys import RING
 from tests.support.leases import take_shard
 from tests.support.samples import png
 
@@ -133,6 +134,7 @@ class Office:
         scratch = Scratch(self._folder / "scratch")
         self.fetching = Fetching(
             database=self.database,
+            ring=RING,
             fence=Fence(self.database),
             leases=self.leases,
             sessions=self,

@@ -18,7 +18,7 @@ from shared.security.sealing import Key, KeyRing
 from shared.security.signatures import new_secret, verify_hex
 from tests.support.builders import an_instance, an_organization
 from tests.support.clock import HandClock
-from tests.support.keys import KEYS
+from tests.support.keys import KEYS, answered, delivered
 from tests.support.webhooks import Receiver, World, an_event, receiver, world
 
 __all__ = ["receiver", "world"]
@@ -43,7 +43,8 @@ async def test_an_event_arrives_as_the_documented_body(world: World, receiver: R
     assert got.headers["x-webhook-instance"] == str(world.instance)
     delivery = await world.delivery(event)
     assert delivery["state"] == "delivered"
-    assert delivery["body"] == got.body
+    assert delivered(delivery) == got.body
+    assert got.body not in delivery["body"]
     assert str(delivery["message_id"]) == event.subject
 
 
@@ -227,7 +228,8 @@ async def test_attempts_keep_the_beginning_of_the_answer(world: World, receiver:
         await world.endpoint(receiver.url)
         await world.post(parts, event)
     (attempt,) = await world.attempts(event)
-    assert attempt["response"] == "\ufffd\ufffd" + "x" * 1022
+    assert attempt["response"] is None
+    assert answered(world.tenant, attempt) == "\ufffd\ufffd" + "x" * 1022
     assert attempt["at"] == datetime(2026, 1, 15, 12, tzinfo=UTC)
     assert attempt["status_code"] == 200
 

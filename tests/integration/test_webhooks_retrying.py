@@ -5,7 +5,9 @@ from datetime import timedelta
 from aiohttp import web
 
 from services.webhooks.domain.schedule import SCHEDULE
+from services.webhooks.store.deliveries import UNREADABLE
 from shared.contracts.events import WebhookDisabled, WebhookRecovered
+from tests.support.keys import answered
 from tests.support.webhooks import Receiver, World, receiver, world
 
 __all__ = ["receiver", "world"]
@@ -237,4 +239,67 @@ async def test_an_answer_that_claims_a_gigabyte_is_not_waited_for(
         await world.endpoint(receiver.url)
         await world.post(parts, event)
     (attempt,) = await world.attempts(event)
-    assert len(attempt["response"]) == 1024
+    assert len(answered(world.tenant, attempt)) == 1024
+
+
+async def test_a_body_is_erased_with_its_delivery_where_nobody_keeps_it(
+    world: World, receiver: Receiver
+) -> None:
+    await world.sql.execute("UPDATE gateway.organizations SET content_storage = 'none'")
+    receiver.status = 500
+    event = world.sent()
+    async with world.running() as parts:
+        await world.endpoint(receiver.url)
+        await world.post(parts, event)
+        waiting = await world.delivery(event)
+        assert (waiting["state"], waiting["body"] is None) == ("pending", False)
+        receiver.status = 200
+        world.clock.move(timedelta(hours=1))
+        await world.post(parts)
+    done = await world.delivery(event)
+    assert (done["state"], done["body"]) == ("delivered", None)
+    assert receiver.got[0].body == receiver.got[1].body
+
+
+async def test_what_waits_for_an_endpoint_that_was_switched_off_is_erased(
+    world: World, receiver: Receiver
+) -> None:
+    await world.sql.execute("UPDATE gateway.organizations SET content_storage = 'none'")
+    receiver.status = 500
+    event = world.sent()
+    async with world.running() as parts:
+        endpoint = await world.endpoint(receiver.url)
+        await world.post(parts, event)
+        await world.sql.execute(
+            "UPDATE gateway.webhooks SET active = false WHERE id = $1", endpoint
+        )
+        await parts.claims.step()
+    row = await world.delivery(event)
+    assert (row["state"], row["body"]) == ("disabled", None)
+
+
+async def test_what_no_key_opens_waits_and_holds_up_nobody_else(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.status = 500
+    odd, even = world.sent(), world.sent()
+    async with world.running() as parts:
+        await world.endpoint(receiver.url)
+        await world.post(parts, odd)
+        await world.post(parts, even)
+        sealed = (await world.delivery(odd))["body"]
+        await world.sql.execute(
+            "UPDATE webhooks.deliveries SET body = body || '0' WHERE event_id = $1", odd.id
+        )
+        receiver.status = 200
+        world.clock.move(timedelta(hours=1))
+        await world.post(parts)
+        row = await world.delivery(odd)
+        assert (row["state"], row["attempts"]) == ("pending", 1)
+        assert (await world.delivery(even))["state"] == "delivered"
+        await world.sql.execute(
+            "UPDATE webhooks.deliveries SET body = $2 WHERE event_id = $1", odd.id, sealed
+        )
+        world.clock.move(UNREADABLE)
+        await world.post(parts)
+    assert (await world.delivery(odd))["state"] == "delivered"

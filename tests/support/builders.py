@@ -10,6 +10,7 @@ from asyncpg import Connection
 from services.dispatcher.domain.message import Message
 from shared.contracts.commands import SettledTransmission, TransmissionOutcome
 from shared.ids import new_id
+from shared.messaging.contents import seal
 
 NOON = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 
@@ -56,15 +57,23 @@ def a_settled(outcome: TransmissionOutcome, **given: Any) -> SettledTransmission
 
 async def an_organization(connection: Connection, **given: Any) -> UUID:
     """A tenant's row."""
-    row = {"id": new_id(), "name": "Example", "timezone": "UTC", "plan": "basic", **given}
+    row = {
+        "id": new_id(),
+        "name": "Example",
+        "timezone": "UTC",
+        "plan": "basic",
+        "content_storage": "encrypted",
+        **given,
+    }
     await connection.execute(
-        "INSERT INTO gateway.organizations (id, name, timezone, plan, created_at) "
-        "VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO gateway.organizations (id, name, timezone, plan, created_at, content_storage) "
+        "VALUES ($1, $2, $3, $4, $5, $6)",
         row["id"],
         row["name"],
         row["timezone"],
         row["plan"],
         NOON,
+        row["content_storage"],
     )
     return UUID(str(row["id"]))
 
@@ -123,20 +132,24 @@ async def a_message_row(connection: Connection, tenant: UUID, instance: UUID, **
         "due_at": NOON,
         "expires_at": datetime(2036, 1, 1, tzinfo=UTC),
         "text": "Hello",
+        # Without a ring as before there was one.
+        "ring": None,
         **given,
     }
+    content = orjson.dumps({"kind": "text", "text": row["text"]}).decode()
+    ring = row["ring"]
     await connection.execute(
         "INSERT INTO dispatcher.messages (id, tenant_id, instance_id, shard, direction, chat,"
         " sender, recipient, type, content, status, priority, engine_message_id, on_unknown,"
-        " due_at, expires_at, created_at)"
+        " due_at, expires_at, created_at, sealed)"
         " VALUES ($1, $2, $3, 7, 'outbound', $4, '+12025550000', $5, 'text', $6::jsonb, $7, $8, $9,"
-        " $10, $11, $12, $13)",
+        " $10, $11, $12, $13, $14)",
         row["id"],
         tenant,
         instance,
         row["chat"],
         "+" + str(row["chat"]).partition("@")[0],
-        orjson.dumps({"kind": "text", "text": row["text"]}).decode(),
+        content if ring is None else None,
         row["status"],
         row["priority"],
         "3EB0" + row["id"].hex[:18].upper(),
@@ -144,6 +157,7 @@ async def a_message_row(connection: Connection, tenant: UUID, instance: UUID, **
         row["due_at"],
         row["expires_at"],
         NOON,
+        None if ring is None else seal(ring, tenant, row["id"], content),
     )
     return UUID(str(row["id"]))
 

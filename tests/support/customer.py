@@ -48,8 +48,8 @@ class Customer:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, url: str) -> AsyncIterator[Self]:
-        """A newly registered customer."""
+    async def of(cls, url: str, *, content_storage: str = "encrypted") -> AsyncIterator[Self]:
+        """A newly registered customer, who keeps what is said unless told otherwise."""
         timeout = aiohttp.ClientTimeout(total=40)
         connector = aiohttp.TCPConnector(limit=200)
         async with aiohttp.ClientSession(timeout=timeout, connector=connector) as http:
@@ -63,6 +63,8 @@ class Customer:
                 },
             )
             customer.headers = {"Authorization": f"Bearer {account.data['token']}"}
+            kept = {"contentStorage": content_storage}
+            assert (await customer.call("PUT", "/api/organization", json=kept)).status == 200
             yield customer
 
     def with_key(self, key: str) -> "Customer":

@@ -23,6 +23,7 @@ from tests.support.broker_node import BrokerNode
 from tests.support.chaos_proxy import ChaosProxy
 from tests.support.customer import Customer, together
 from tests.support.eventually import eventually
+from tests.support.keys import logged
 from tests.support.system import Process, System, free_port
 from tests.support.whatsapp import WhatsApp, waypost_environment
 from tests.support.whatsapp_contact import Contact
@@ -167,10 +168,9 @@ class Fleet:
     async def heard_texts(self) -> list[str]:
         """The texts of all ``message.received`` events, with repeats."""
         rows = await self.sql.fetch(
-            "SELECT convert_from(body, 'UTF8')::jsonb -> 'data' -> 'content' ->> 'text'"
-            " FROM gateway.events WHERE type = 'message.received'"
+            "SELECT id, tenant_id, body FROM gateway.events WHERE type = 'message.received'"
         )
-        return [row[0] for row in rows]
+        return [logged(row)["data"]["content"].get("text") for row in rows]
 
     async def wrongs(self, talk: Talk) -> list[str]:
         """What was lost, doubled, overtaken or owned twice; nothing, if all is well."""

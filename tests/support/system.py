@@ -122,6 +122,9 @@ async def embedded(
 ) -> AsyncIterator[System]:
     """``make run``, with its data in ``folder``; or a ``module`` that does the same and more."""
     port = free_port()
+    # Its own keys would do as well, but for tests that look into its database.
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "data" / "encryption-keys").write_text(KEYS)
     process = Process(
         "embedded",
         module,

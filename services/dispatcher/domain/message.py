@@ -33,6 +33,8 @@ PROGRESS: Final = {
     "failed": 9,
     "canceled": 9,
 }
+# How a message ends, as far as sending it goes; nothing puts it on the wire again.
+FINAL: Final = frozenset({"sent", "delivered", "read", "failed", "canceled"})
 # What changes another message once it is accepted.
 CHANGING: Final = frozenset({"edit", "revoke"})
 _RECEIPTS: Final[dict[str, type[OutboundEvent]]] = {

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 from uuid import UUID
 
 import orjson
@@ -11,9 +12,16 @@ from asyncpg import Record
 from services.dispatcher.domain.pacing import Limit, Usage
 from shared.contracts.commands import Transmission
 from shared.db.database import HotConnection
+from shared.log import get_logger
+from shared.messaging.contents import opened
+from shared.security.sealing import KeyRing, Unsealable
+
+log = get_logger()
 
 # One that may be claimed: the predicate of the index ``ix_messages_ready``.
 READY = "status IN ('queued', 'retrying') AND transmission_id IS NULL AND NOT parked"
+# What cannot be read is looked at again after so long: somebody may bring its key back.
+UNREADABLE: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,13 +129,14 @@ async def usages(
 
 
 async def claim_due(
-    connection: HotConnection, rooms: Sequence[tuple[UUID, int]], *, now: datetime
+    connection: HotConnection, rooms: Sequence[tuple[UUID, int]], *, ring: KeyRing, now: datetime
 ) -> list[tuple[int, Transmission]]:
     """Claim up to so many messages for each instance and make their transmissions.
 
     By priority, then in the order of acceptance. One whose chat has another in flight, or in line
     before it, is parked instead. Concurrent callers never take the same one, because they hold the
-    instance's lock. Returns each transmission with its shard.
+    instance's lock. Returns each transmission with its shard. One that no key opens stays in line,
+    until it expires or its key is back.
     """
     rows = await connection.fetch(
         f"""
@@ -159,8 +168,8 @@ async def claim_due(
                 transmission_id = gen_random_uuid(), attempts = m.attempts + 1
             FROM judged j WHERE NOT j.blocked AND m.id = j.id
             RETURNING m.transmission_id, m.id, m.tenant_id, m.instance_id, m.attempts, m.chat,
-                      m.content, m.engine_message_id, m.request_id, m.shard, m.created_at,
-                      m.priority, m.sequence
+                      m.content, m.sealed, m.engine_message_id, m.request_id, m.shard,
+                      m.created_at, m.priority, m.sequence
         ), made AS (
             INSERT INTO dispatcher.transmissions
                 (id, message_id, instance_id, shard, attempt, created_at, published_at, paced_until)
@@ -169,7 +178,7 @@ async def claim_due(
                     WHERE p.instance_id = c.instance_id AND p.paced_until > c.created_at)
             FROM claimed c
         )
-        SELECT transmission_id, id, tenant_id, instance_id, attempts, chat, content,
+        SELECT transmission_id, id, tenant_id, instance_id, attempts, chat, content, sealed,
                engine_message_id, request_id, shard
         FROM claimed ORDER BY priority, sequence
         """,  # noqa: S608 - a constant of ours
@@ -177,7 +186,29 @@ async def claim_due(
         [count for _, count in rooms],
         now,
     )
-    return [(row[9], transmission(row)) for row in rows]
+    readable, unreadable = _opened(ring, rows)
+    if unreadable:
+        await _set_back(connection, unreadable, until=now + UNREADABLE)
+    return readable
+
+
+async def _set_back(
+    connection: HotConnection, messages: Sequence[UUID], *, until: datetime
+) -> None:
+    """Put messages back in line that were claimed within this transaction."""
+    await connection.execute(
+        """
+        WITH back AS (
+            UPDATE dispatcher.messages SET transmission_id = NULL, attempts = attempts - 1,
+                status = CASE status WHEN 'sending' THEN 'queued' ELSE status END, due_at = $2
+            WHERE id = ANY ($1::uuid[])
+        )
+        DELETE FROM dispatcher.transmissions t USING dispatcher.messages m
+        WHERE m.id = ANY ($1::uuid[]) AND t.id = m.transmission_id
+        """,
+        messages,
+        until,
+    )
 
 
 async def note_pace(
@@ -196,7 +227,7 @@ async def note_pace(
 
 
 async def stale_transmissions(
-    connection: HotConnection, *, before: datetime, now: datetime, limit: int
+    connection: HotConnection, *, before: datetime, ring: KeyRing, now: datetime, limit: int
 ) -> list[tuple[int, Transmission]]:
     """Transmissions that were published long ago and have not been handed over.
 
@@ -218,7 +249,7 @@ async def stale_transmissions(
             FROM stale WHERE t.id = stale.id RETURNING t.id, t.message_id, t.attempt
         )
         SELECT a.id, m.id, m.tenant_id, m.instance_id, a.attempt, m.chat, m.content,
-               m.engine_message_id, m.request_id, m.shard
+               m.sealed, m.engine_message_id, m.request_id, m.shard
         FROM again a JOIN dispatcher.messages m ON m.id = a.message_id
         ORDER BY m.priority, m.sequence
         """,
@@ -226,11 +257,27 @@ async def stale_transmissions(
         now,
         limit,
     )
-    return [(row[9], transmission(row)) for row in rows]
+    readable, _ = _opened(ring, rows)
+    return readable
 
 
-def transmission(row: Record) -> Transmission:
-    """The command's item for a row of the two queries above."""
+def _opened(
+    ring: KeyRing, rows: Sequence[Record]
+) -> tuple[list[tuple[int, Transmission]], list[UUID]]:
+    """The transmissions, each with its shard, and the messages that no key opens."""
+    readable: list[tuple[int, Transmission]] = []
+    unreadable: list[UUID] = []
+    for row in rows:
+        try:
+            readable.append((row[10], transmission(ring, row)))
+        except Unsealable:
+            unreadable.append(row[1])
+            log.exception("message_not_readable", message_id=str(row[1]))
+    return readable, unreadable
+
+
+def transmission(ring: KeyRing, row: Record) -> Transmission:
+    """The command's item for a row of the two queries above. Raises ``Unsealable``."""
     return Transmission.model_validate(
         {
             "transmission_id": row[0],
@@ -239,8 +286,8 @@ def transmission(row: Record) -> Transmission:
             "instance_id": row[3],
             "attempt": row[4],
             "to": row[5],
-            "content": orjson.loads(row[6]),
-            "engine_message_id": row[7],
-            "request_id": row[8],
+            "content": opened(ring, row[2], row[1], sealed=row[7], plain=row[6]),
+            "engine_message_id": row[8],
+            "request_id": row[9],
         }
     )

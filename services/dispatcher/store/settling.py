@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Record
 
-from services.dispatcher.domain.message import CHANGING, Message
+from services.dispatcher.domain.message import FINAL, Message
 from shared.contracts.commands import SettledTransmission
 from shared.db.database import HotConnection
 from shared.messaging.outbox import Pending, Stored
@@ -75,12 +75,20 @@ _WRITE = """
         SET status = u.status, transmission_id = u.transmission_id, sent_at = u.sent_at,
             delivered_at = u.delivered_at, read_at = u.read_at,
             due_at = coalesce(u.due_at, m.due_at), failed_at = u.failed_at,
-            error_code = u.code, error_message = u.reason, engine_message_id = u.engine_id
-        FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[],
-                    $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
-                    $10::text[], $24::text[])
-             AS u (id, status, transmission_id, sent_at, delivered_at, read_at, due_at, failed_at,
-                   code, reason, engine_id)
+            error_code = u.code, error_message = u.reason, engine_message_id = u.engine_id,
+            sealed = CASE WHEN u.erases THEN NULL ELSE m.sealed END,
+            content = CASE WHEN u.erases THEN NULL ELSE m.content END
+        FROM (
+            SELECT u.*, u.status = ANY ($25::text[]) AND EXISTS (
+                SELECT FROM gateway.organizations g
+                WHERE g.id = u.tenant_id AND g.content_storage = 'none'
+            ) AS erases
+            FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::timestamptz[], $5::timestamptz[],
+                        $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
+                        $10::text[], $24::text[], $26::uuid[])
+                 AS u (id, status, transmission_id, sent_at, delivered_at, read_at, due_at,
+                       failed_at, code, reason, engine_id, tenant_id)
+        ) AS u
         WHERE m.id = u.id
     ), settled AS (
         UPDATE dispatcher.transmissions t
@@ -118,7 +126,8 @@ async def write(
 ) -> tuple[set[UUID], list[Stored]]:
     """Write a batch; the instances of messages that came back in line, and the outbox's rows.
 
-    One statement, unless it holds an edit or a revocation that has been accepted.
+    What a message says is erased with its outcome, unless its organization wants it kept: nothing
+    repeats it any more, and receipts do not ask for it.
     """
     errors = [changes.errors.get(one.id, (None, None, None)) for one in changes.messages]
     row = await connection.fetchrow(
@@ -146,51 +155,12 @@ async def write(
         [row.body for row in changes.told],
         now,
         [one.engine_message_id for one in changes.messages],
+        sorted(FINAL),
+        [one.tenant_id for one in changes.messages],
     )
-    changing = [one.id for one in changes.messages if one.type in CHANGING and one.sent_at]
-    if changing:
-        await _change_targets(connection, changing)
     unparked, numbers = row or ((), ())
     told = [Stored(seq, pending) for seq, pending in zip(numbers, changes.told, strict=True)]
     return set(unparked), told
-
-
-async def _change_targets(connection: HotConnection, changing: Sequence[UUID]) -> None:
-    """Let what these edits and revocations are about show all that has become of it.
-
-    Found anew from every accepted one, so that neither a repeat nor one that is confirmed late puts
-    older words over newer ones.
-    """
-    targets = await connection.fetchval(
-        """
-        SELECT array_agg(t.id) FROM (
-            SELECT id FROM dispatcher.messages
-            WHERE id IN (SELECT target_id FROM dispatcher.messages WHERE id = ANY ($1::uuid[]))
-            ORDER BY id FOR UPDATE
-        ) AS t
-        """,
-        changing,
-    )
-    await connection.execute(
-        """
-        UPDATE dispatcher.messages t
-        SET content = coalesce(jsonb_set(t.content, '{text}', c.text), t.content),
-            edited_at = c.edited_at, revoked_at = c.revoked_at
-        FROM (
-            SELECT target_id,
-                   (array_agg(content -> 'text' ORDER BY sequence DESC)
-                    FILTER (WHERE type = 'edit'))[1] AS text,
-                   max(sent_at) FILTER (WHERE type = 'edit') AS edited_at,
-                   min(sent_at) FILTER (WHERE type = 'revoke') AS revoked_at
-            FROM dispatcher.messages
-            WHERE target_id = ANY ($1::uuid[]) AND sent_at IS NOT NULL
-              AND type IN ('edit', 'revoke')
-            GROUP BY target_id
-        ) AS c
-        WHERE t.id = c.target_id
-        """,
-        targets,
-    )
 
 
 async def throttle(connection: HotConnection, until: dict[UUID, datetime]) -> None:

@@ -56,6 +56,12 @@ class Said:
         return self.content.kind
 
     @property
+    def media_id(self) -> UUID | None:
+        """The stored file that it carries."""
+        named = self.content.media_id if isinstance(self.content, Media) else None
+        return None if named is None else UUID(named)
+
+    @property
     def json(self) -> str:
         """The content as it is kept."""
         return self.content.model_dump_json(by_alias=True, exclude_none=True)

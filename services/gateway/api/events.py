@@ -16,6 +16,7 @@ from services.gateway.store.events import LogPage
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import BadRequest
+from shared.security.sealing import KeyRing
 from shared.web.body import read_query
 from shared.web.envelope import Pagination, respond_page
 from shared.web.pagination import Keyset
@@ -72,8 +73,9 @@ class EventView(ApiView):
 class Events:
     """``/api/events``."""
 
-    def __init__(self, *, database: Database, feed: Feed, clock: Clock) -> None:
+    def __init__(self, *, database: Database, ring: KeyRing, feed: Feed, clock: Clock) -> None:
         self._database = database
+        self._ring = ring
         self._feed = feed
         self._clock = clock
 
@@ -116,7 +118,9 @@ class Events:
         self, scope: Scope, wanted: Selection, *, after: int | None, limit: int
     ) -> LogPage:
         async with self._database.tx() as tx:
-            found = await events.page(tx, scope, wanted, after=after or 0, limit=limit)
+            found = await events.page(
+                tx, scope, wanted, ring=self._ring, after=after or 0, limit=limit
+            )
         if after is not None and not found.follows(after):
             raise cursor_lost(found)
         return found

@@ -22,6 +22,8 @@ from services.gateway.store import journeys, messages
 from services.gateway.store.messages import Message, Wanted
 from shared.db.database import Database
 from shared.errors import NotFound
+from shared.messaging.contents import opened
+from shared.security.sealing import KeyRing
 from shared.web.body import invalid, read_query
 from shared.web.envelope import Pagination, respond, respond_page
 from shared.web.pagination import Keyset
@@ -32,8 +34,9 @@ _POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(int))
 class Messages:
     """The routes that read messages."""
 
-    def __init__(self, *, database: Database) -> None:
+    def __init__(self, *, database: Database, ring: KeyRing) -> None:
         self._database = database
+        self._ring = ring
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, MessageQuery)
@@ -62,11 +65,11 @@ class Messages:
                 page=query.page or offset // query.limit + 1,
                 total=total,
             )
-        return respond_page([MessageView.of(row) for row in shown], pagination)
+        return respond_page([self._view(row) for row in shown], pagination)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            return respond(MessageView.of(await _message(tx, request)))
+            return respond(self._view(await _message(tx, request)))
 
     async def timeline(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
@@ -74,7 +77,7 @@ class Messages:
             message = await _message(tx, request)
             handovers = await journeys.handovers(tx, message.id)
             attempts = await journeys.webhook_attempts(tx, principal.tenant_id, message.id)
-            changes = await journeys.changes(tx, message.id)
+            changes = await journeys.changes(tx, self._ring, message.id)
         if not _may_see_urls(principal):
             attempts = [
                 replace(attempt, url=origin_of(attempt.url)) if attempt.url else attempt
@@ -95,6 +98,12 @@ class Messages:
         )
         hops = timeline(milestones, handovers, attempts, changes)
         return respond([HopView.of(hop) for hop in hops])
+
+    def _view(self, message: Message) -> MessageView:
+        content = opened(
+            self._ring, message.tenant_id, message.id, sealed=message.sealed, plain=message.content
+        )
+        return MessageView.of(message, content)
 
 
 def _may_see_urls(principal: Principal) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.accounts import (
+    ErasureView,
     MessageQuota,
     OrganizationChange,
     OrganizationDetails,
@@ -43,6 +44,10 @@ class Organizations:
         async with self._database.tx() as tx:
             changes = body.model_dump(exclude_none=True, by_alias=False)
             before = await accounts.organization(tx, principal.tenant_id, lock=True)
+            if before is not None and changes.get("content_storage", before.content_storage) != (
+                before.content_storage
+            ):
+                changes["content_storage_since"] = self._clock.now()
             await accounts.update_organization(tx, principal.tenant_id, changes)
             details = await self._details(tx, principal)
             await note(
@@ -51,7 +56,9 @@ class Organizations:
                 "organization",
                 principal.tenant_id,
                 before=None if before is None else OrganizationView.of(before),
-                after=details.model_dump(mode="json", by_alias=True, exclude={"usage"}),
+                after=details.model_dump(
+                    mode="json", by_alias=True, exclude={"usage", "content_erasure"}
+                ),
             )
         return respond(details)
 
@@ -67,6 +74,9 @@ class Organizations:
         plan = PLANS[organization.plan]
         return OrganizationDetails(
             **OrganizationView.of(organization).model_dump(by_alias=False),
+            content_erasure=ErasureView.of(
+                organization, await accounts.erasure(tx, principal.tenant_id)
+            ),
             usage=Usage(
                 instances=Quota(
                     used=connected,

@@ -28,6 +28,7 @@ from shared.errors import Conflict
 from shared.ids import id_of
 from shared.messaging import outbox
 from shared.messaging.outbox import Relay
+from shared.security.sealing import KeyRing
 from shared.web.body import BodyLimits, read_model
 from shared.web.envelope import respond
 from shared.web.schemas import ApiModel, ApiView
@@ -93,11 +94,19 @@ class Sandbox:
     """``/api/sandbox/instances/{id}/…``."""
 
     def __init__(
-        self, *, database: Database, once: Once, relay: Relay, limits: BodyLimits, clock: Clock
+        self,
+        *,
+        database: Database,
+        once: Once,
+        relay: Relay,
+        ring: KeyRing,
+        limits: BodyLimits,
+        clock: Clock,
     ) -> None:
         self._database = database
         self._once = once
         self._relay = relay
+        self._ring = ring
         self._limits = limits
         self._clock = clock
 
@@ -156,7 +165,7 @@ class Sandbox:
 
     async def _tell(self, tx: AsyncConnection, instance: Instance, command: Command) -> None:
         row = outbox.command(command, to=shard_queue(instance.shard))
-        await outbox.add(tx, GatewayOutboxRow, [row], now=self._clock.now())
+        await outbox.add(tx, GatewayOutboxRow, [row], now=self._clock.now(), ring=self._ring)
 
 
 async def _sandboxed(tx: AsyncConnection, request: web.Request) -> Instance:

@@ -38,6 +38,7 @@ from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Rejected
 from shared.ids import new_id
+from shared.security.sealing import KeyRing
 from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.edge import REQUEST_ID
 from shared.web.envelope import json_response
@@ -57,11 +58,13 @@ class Acceptance:
         *,
         database: Database,
         quotas: Quotas,
+        ring: KeyRing,
         tell: Callable[[UUID], None],
         metrics: GatewayMetrics,
     ) -> None:
         self._database = database
         self._quotas = quotas
+        self._ring = ring
         self._tell = tell
         self._metrics = metrics
         self.commits: GroupCommit[NewMessage, bool] = GroupCommit(
@@ -80,7 +83,7 @@ class Acceptance:
 
     async def _flush(self, batch: Sequence[NewMessage]) -> list[bool]:
         async with self._database.hot() as connection:
-            accepted, used = await acceptance.accept(connection, batch)
+            accepted, used = await acceptance.accept(connection, batch, ring=self._ring)
         if used:
             self._quotas.committed(batch, used)
         for origin in {id(message.origin): message.origin for message in batch}.values():
@@ -222,6 +225,7 @@ class Sending:
                 options.on_unknown,
                 said.target_id,
                 said.expires_at,
+                said.media_id,
             ),
             keyed=None
             if named is None

@@ -26,6 +26,7 @@ from shared.errors import Transient
 from shared.ids import new_id
 from shared.log import get_logger
 from shared.nudge import Nudge
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -62,9 +63,16 @@ class Tail:
     PORTION: Final = 500
 
     def __init__(
-        self, *, database: Database, broker: Broker, clock: Clock, metrics: GatewayMetrics
+        self,
+        *,
+        database: Database,
+        ring: KeyRing,
+        broker: Broker,
+        clock: Clock,
+        metrics: GatewayMetrics,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._broker = broker
         self._clock = clock
         self._metrics = metrics
@@ -148,7 +156,11 @@ class Tail:
             through = min(head, self.position + self.PORTION)
             if through > self.position:
                 portion = await events.between(
-                    self._database, self._tenants.keys(), after=self.position, through=through
+                    self._database,
+                    self._tenants.keys(),
+                    ring=self._ring,
+                    after=self.position,
+                    through=through,
                 )
                 for event in portion:
                     self._hand_out(event)

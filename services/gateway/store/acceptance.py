@@ -8,6 +8,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from shared.db.database import HotConnection
+from shared.messaging.contents import ABOUT_ANOTHER, seal
+from shared.security.sealing import KeyRing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,16 @@ class Options(NamedTuple):
     on_unknown: str = "fail"
     target_id: UUID | None = None
     expires_at: datetime | None = None
+    media_id: UUID | None = None
 
 
 class NewMessage(NamedTuple):
     """A message that is to be accepted: a tuple, because thousands are made every second.
 
-    ``id`` is a UUID as text, ``content`` JSON already. ``month`` is whose quota it counts against,
-    by its first day; without one it is free. Texts without ``options`` and without an
-    idempotency key are a few columns only, which halves what their insertion costs here.
+    ``id`` is a UUID as text, ``content`` JSON already; it is sealed as it is stored. ``month`` is
+    whose quota it counts against, by its first day; without one it is free. Texts without
+    ``options`` and without an idempotency key are a few columns only, which halves what their
+    insertion costs here.
     """
 
     id: str
@@ -72,32 +76,38 @@ class Accepted(NamedTuple):
 
 # ``WITH ORDINALITY`` and the order make ``sequence`` follow the order of the batch. The id on the
 # wire is allocated here, long before the wire, and the same for every attempt.
-_INSERT = """
+_INSERT = f"""
     INSERT INTO dispatcher.messages (
-        id, tenant_id, instance_id, shard, direction, chat, sender, recipient, type, content,
+        id, tenant_id, instance_id, shard, direction, chat, sender, recipient, type, sealed,
         metadata, status, priority, engine_message_id, on_unknown, request_id, due_at, expires_at,
-        created_at, target_id
+        created_at, target_id, media_id, words
     )
     SELECT m.id, o.tenant_id, o.id, o.shard, 'outbound', m.chat, o.number,
            CASE WHEN m.chat LIKE '%@s.whatsapp.net' THEN '+' || split_part(m.chat, '@', 1)
                 ELSE m.chat END,
-           m.type, m.content::jsonb, m.metadata::jsonb, 'queued', m.priority,
+           m.type, m.sealed, m.metadata::jsonb, 'queued', m.priority,
            '3EB0' || upper(left(encode(sha256(m.id::text::bytea), 'hex'), 18)), m.on_unknown,
            m.request_id, m.created_at,
            coalesce(m.expires_at, m.created_at + interval '24 hours'), m.created_at,
-           m.target_id
+           m.target_id, m.media_id,
+           CASE WHEN o.content_storage = 'encrypted' AND m.type NOT IN {ABOUT_ANOTHER}
+                THEN '{{}}'::bigint[] END
 """
+# Whether words are to be indexed is as the organization has it now, however long ago somebody here
+# last looked.
 _ORIGINS = """
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[])
-        WITH ORDINALITY AS o (id, tenant_id, shard, number, place)
+    SELECT u.*, g.content_storage
+    FROM unnest($1::uuid[], $2::uuid[], $3::smallint[], $4::text[])
+        WITH ORDINALITY AS u (id, tenant_id, shard, number, place)
+    LEFT JOIN gateway.organizations AS g ON g.id = u.tenant_id
 """
 _PLAIN = f"""
     {_INSERT}
     FROM (
         SELECT *, 'text' AS type, NULL AS metadata, 1 AS priority, 'fail' AS on_unknown,
-               NULL::uuid AS target_id, NULL::timestamptz AS expires_at
-        FROM unnest($5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
-            WITH ORDINALITY AS m (origin, id, chat, content, request_id, created_at, place)
+               NULL::uuid AS target_id, NULL::timestamptz AS expires_at, NULL::uuid AS media_id
+        FROM unnest($5::int[], $6::uuid[], $7::text[], $8::bytea[], $9::text[], $10::timestamptz[])
+            WITH ORDINALITY AS m (origin, id, chat, sealed, request_id, created_at, place)
     ) AS m
     JOIN ({_ORIGINS}) AS o ON o.place = m.origin
     ORDER BY m.place
@@ -132,12 +142,12 @@ _ACCEPTED = """
 _ANY = f"""
     WITH m AS (
         SELECT * FROM unnest(
-            $5::int[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::timestamptz[],
+            $5::int[], $6::uuid[], $7::text[], $8::bytea[], $9::text[], $10::timestamptz[],
             $11::text[], $12::text[], $13::smallint[], $14::text[], $21::uuid[],
-            $22::timestamptz[], $23::date[]
+            $22::timestamptz[], $23::date[], $24::uuid[]
         ) WITH ORDINALITY AS m (
-            origin, id, chat, content, request_id, created_at, type, metadata, priority, on_unknown,
-            target_id, expires_at, month, place
+            origin, id, chat, sealed, request_id, created_at, type, metadata, priority, on_unknown,
+            target_id, expires_at, month, media_id, place
         )
     ),
     k AS (
@@ -180,7 +190,9 @@ _ANY = f"""
 _USUAL = Options()
 
 
-async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> Accepted:
+async def accept(
+    connection: HotConnection, messages: Sequence[NewMessage], *, ring: KeyRing
+) -> Accepted:
     """Insert the messages and their keys; a message whose key is in use is not inserted.
 
     No two of ``messages`` may carry the same key.
@@ -193,7 +205,11 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> A
     places = {origin: place for place, origin in enumerate(distinct, 1)}
     senders = [places[id(origin)] for origin in by]
     origins = [list(column) for column in zip(*distinct.values(), strict=True)]
-    columns = (*origins, senders, ids, chats, contents, requests, times)
+    sealed = [
+        seal(ring, origin.tenant_id, id_, content)
+        for origin, id_, content in zip(by, ids, contents, strict=True)
+    ]
+    columns = (*origins, senders, ids, chats, sealed, requests, times)
     if not any(options) and not any(keys) and set(types) == {"text"}:
         return Accepted([True] * len(messages), await _plain(connection, messages, columns))
     chosen = [option or _USUAL for option in options]
@@ -214,6 +230,7 @@ async def accept(connection: HotConnection, messages: Sequence[NewMessage]) -> A
         [option.target_id for option in chosen],
         [option.expires_at for option in chosen],
         months,
+        [option.media_id for option in chosen],
     )
     left_out = {row[0] for row in rows if row[0] is not None}
     used = {(row[1], row[2]): row[3] for row in rows if row[0] is None}

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.team import PLATFORM, PLATFORM_NAME
+from shared.db.tables.dispatcher import ErasureRow
 from shared.db.tables.gateway import (
     AssignmentRow,
     InstanceRow,
@@ -24,7 +25,7 @@ from shared.db.tables.gateway import (
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """A tenant."""
+    """A tenant, and what it wants done with what its messages say."""
 
     id: UUID
     name: str
@@ -33,6 +34,10 @@ class Organization:
     created_at: datetime
     suspended_at: datetime | None = None
     suspended_reason: str | None = None
+    content_storage: str = "none"
+    content_storage_since: datetime | None = None
+    retention_days: int = 0
+    pii_masking: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,16 @@ class RefreshToken:
     revoked_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The erasing of a history after the choice of ``since``, in messages."""
+
+    since: datetime
+    erased: int
+    started_at: datetime
+    finished_at: datetime | None
+
+
 _USER = (
     UserRow.id,
     UserRow.tenant_id,
@@ -98,6 +113,10 @@ _ORGANIZATION = (
     OrganizationRow.created_at,
     OrganizationRow.suspended_at,
     OrganizationRow.suspended_reason,
+    OrganizationRow.content_storage,
+    OrganizationRow.content_storage_since,
+    OrganizationRow.retention_days,
+    OrganizationRow.pii_masking,
 )
 
 
@@ -212,6 +231,18 @@ async def update_organization(
         await tx.execute(
             update(OrganizationRow).where(OrganizationRow.id == tenant_id).values(**changes)
         )
+
+
+async def erasure(tx: AsyncConnection, tenant_id: UUID) -> Erasure | None:
+    """How far the erasing of the organization's history is; ``None`` if none was begun."""
+    row = (
+        await tx.execute(
+            select(
+                ErasureRow.since, ErasureRow.erased, ErasureRow.started_at, ErasureRow.finished_at
+            ).where(ErasureRow.tenant_id == tenant_id)
+        )
+    ).first()
+    return None if row is None else Erasure(*row)
 
 
 async def add_refresh_token(

@@ -12,6 +12,11 @@ from services.gateway.domain.event_names import Selection
 from services.gateway.domain.principal import Scope
 from shared.db.database import Database
 from shared.db.tables.gateway import EventLogRow, EventRow, InstanceRow
+from shared.errors import Transient
+from shared.log import get_logger
+from shared.security.sealing import KeyRing, Place, Unsealable, is_sealed
+
+log = get_logger()
 
 # Any number, as long as nothing else in this database locks it.
 _LOG_LOCK = 0x5741_5950_4F53_5401
@@ -19,7 +24,7 @@ _LOG_LOCK = 0x5741_5950_4F53_5401
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """An event for the log; ``body`` is structured CloudEvents JSON."""
+    """An event for the log; ``body`` is structured CloudEvents JSON, sealed as it is stored."""
 
     id: UUID
     tenant_id: UUID
@@ -58,12 +63,14 @@ class LogPage:
         return self.forgotten <= after <= self.head
 
 
-async def append(database: Database, events: Sequence[NewEvent]) -> None:
+async def append(database: Database, ring: KeyRing, events: Sequence[NewEvent]) -> None:
     """Add events to the log; those that are in it already stay as they are.
 
     Writers take turns, from before they look for the highest number until after their commit. So
     whoever has seen a number has seen every lower one that there will ever be.
     """
+    # Before the lock: others wait for it.
+    sealed = [ring.seal(event.body, _place(event.tenant_id, event.id)) for event in events]
     async with database.hot_tx() as connection:
         # A statement of its own: one that also looked at the table would look before it waited.
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOG_LOCK)
@@ -83,7 +90,7 @@ async def append(database: Database, events: Sequence[NewEvent]) -> None:
             [event.instance_id for event in events],
             [event.type for event in events],
             [event.time for event in events],
-            [event.body for event in events],
+            sealed,
         )
 
 
@@ -101,13 +108,15 @@ async def page(
     scope: Scope,
     selection: Selection,
     *,
+    ring: KeyRing,
     after: int,
     limit: int,
     through: int | None = None,
 ) -> LogPage:
     """Events, oldest first, numbered from ``after`` (excluded) to ``through``.
 
-    All in one statement, so that events and bounds are of the same moment.
+    All in one statement, so that events and bounds are of the same moment. Raises ``Transient`` if
+    no key opens one of them: to leave it out would lose it without a word.
     """
     where = [EventRow.tenant_id == scope.tenant_id, EventRow.sequence > after]
     if through is not None:
@@ -117,6 +126,7 @@ async def page(
     found = (
         select(
             EventRow.sequence,
+            EventRow.id,
             EventRow.tenant_id,
             EventRow.instance_id,
             EventRow.type,
@@ -135,6 +145,7 @@ async def page(
             log.c.head,
             log.c.forgotten,
             found.c.sequence,
+            found.c.id,
             found.c.tenant_id,
             found.c.instance_id,
             InstanceRow.name,
@@ -150,8 +161,10 @@ async def page(
     )
     rows = (await tx.execute(query)).all()
     events = [
-        LoggedEvent(sequence, tenant_id, instance_id, name, type_, bytes(body))
-        for _, _, sequence, tenant_id, instance_id, name, type_, body in rows
+        LoggedEvent(
+            sequence, tenant_id, instance_id, name, type_, _opened(ring, tenant_id, id_, body)
+        )
+        for _, _, sequence, id_, tenant_id, instance_id, name, type_, body in rows
         if sequence is not None
     ]
     # There is always a row: without events it has the bounds alone.
@@ -159,13 +172,16 @@ async def page(
 
 
 async def between(
-    database: Database, tenants: Collection[UUID], *, after: int, through: int
+    database: Database, tenants: Collection[UUID], *, ring: KeyRing, after: int, through: int
 ) -> list[LoggedEvent]:
-    """Every event of these tenants, oldest first, from ``after`` (excluded) to ``through``."""
+    """Every event of these tenants, oldest first, from ``after`` (excluded) to ``through``.
+
+    But for those that no key opens.
+    """
     async with database.hot() as connection:
         rows = await connection.fetch(
             """
-            SELECT e.sequence, e.tenant_id, e.instance_id, i.name, e.type, e.body
+            SELECT e.id, e.sequence, e.tenant_id, e.instance_id, i.name, e.type, e.body
             FROM gateway.events e LEFT JOIN gateway.instances i ON i.id = e.instance_id
             WHERE e.sequence > $1 AND e.sequence <= $2 AND e.tenant_id = ANY ($3::uuid[])
             ORDER BY e.sequence
@@ -174,7 +190,29 @@ async def between(
             through,
             list(tenants),
         )
-    return [LoggedEvent(*row) for row in rows]
+    found = []
+    for id_, sequence, tenant_id, instance_id, name, type_, body in rows:
+        try:
+            plain = _opened(ring, tenant_id, id_, body)
+        except Transient:  # one that cannot be read must not hold up all others
+            log.exception("event_not_readable", event_id=str(id_))
+            continue
+        found.append(LoggedEvent(sequence, tenant_id, instance_id, name, type_, plain))
+    return found
+
+
+def _opened(ring: KeyRing, tenant_id: UUID, event_id: UUID, body: bytes) -> bytes:
+    # What an earlier version wrote is plain, and gone when its time in the log is over.
+    if not is_sealed(body):
+        return bytes(body)
+    try:
+        return ring.open(body, _place(tenant_id, event_id))
+    except Unsealable as error:
+        raise Transient("An event cannot be read at the moment; try again shortly.") from error
+
+
+def _place(tenant_id: UUID, event_id: UUID) -> Place:
+    return Place(tenant_id, "gateway.events", str(event_id))
 
 
 async def forget(tx: AsyncConnection, *, before: datetime, at_most: int) -> int:

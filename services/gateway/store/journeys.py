@@ -10,6 +10,8 @@ from shared.db.tables.dispatcher import MessageRow, TransmissionRow
 from shared.db.tables.gateway import WebhookRow
 from shared.db.tables.sessions import HandoverRow
 from shared.db.tables.webhooks import AttemptRow, DeliveryRow
+from shared.messaging.contents import opened
+from shared.security.sealing import KeyRing
 
 
 async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
@@ -32,16 +34,29 @@ async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
     return [Handover(*row) for row in rows]
 
 
-async def changes(tx: AsyncConnection, message_id: UUID) -> list[Change]:
+async def changes(tx: AsyncConnection, ring: KeyRing, message_id: UUID) -> list[Change]:
     """Each reaction, edit and revocation of ours that WhatsApp has taken for a message."""
     rows = await tx.execute(
         select(
-            MessageRow.sent_at, MessageRow.type, MessageRow.id, MessageRow.content["emoji"].astext
+            MessageRow.sent_at,
+            MessageRow.type,
+            MessageRow.id,
+            MessageRow.tenant_id,
+            MessageRow.content,
+            MessageRow.sealed,
         )
         .where(MessageRow.target_id == message_id, MessageRow.sent_at.is_not(None))
         .order_by(MessageRow.sequence)
     )
-    return [Change(*row) for row in rows]
+    return [
+        Change(at, kind, id_, _emoji(opened(ring, tenant_id, id_, sealed=sealed, plain=plain)))
+        for at, kind, id_, tenant_id, plain, sealed in rows
+        if at is not None
+    ]
+
+
+def _emoji(content: dict[str, object] | None) -> str | None:
+    return str(content["emoji"]) if content is not None and "emoji" in content else None
 
 
 async def was_sent(tx: AsyncConnection, instance_id: UUID, engine_message_id: str) -> bool:

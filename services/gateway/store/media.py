@@ -187,7 +187,11 @@ async def received(tx: AsyncConnection, tenant_id: UUID) -> int:
 async def needed(tx: AsyncConnection, tenant_id: UUID, media_id: UUID) -> bool:
     """Whether a message that has not been sent yet carries the file."""
     own = select(InstanceRow.id).where(InstanceRow.tenant_id == tenant_id)
-    carries = MessageRow.content["mediaId"].astext == str(media_id)
+    carries = or_(
+        MessageRow.media_id == media_id,
+        # Of a row from before there was a key ring.
+        MessageRow.content["mediaId"].astext == str(media_id),
+    )
     # Each half has an index of its own that holds only the messages that wait.
     in_line = exists().where(
         MessageRow.instance_id.in_(own),

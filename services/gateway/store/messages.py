@@ -14,9 +14,14 @@ from shared.db.tables.dispatcher import MessageRow
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """What somebody wanted said, or has said to us, and what became of it."""
+    """What somebody wanted said, or has said to us, and what became of it.
+
+    What it says is ``sealed``, or plain ``content`` in a row from before there was a key ring;
+    neither if it has been erased.
+    """
 
     id: UUID
+    tenant_id: UUID
     sequence: int
     instance_id: UUID
     direction: str
@@ -25,7 +30,8 @@ class Message:
     chat: str
     sender: str
     recipient: str
-    content: dict[str, object]
+    content: dict[str, object] | None
+    sealed: bytes | None
     metadata: dict[str, str] | None
     priority: int
     attempts: int
@@ -59,6 +65,7 @@ class Wanted:
 
 _COLUMNS = (
     MessageRow.id,
+    MessageRow.tenant_id,
     MessageRow.sequence,
     MessageRow.instance_id,
     MessageRow.direction,
@@ -68,6 +75,7 @@ _COLUMNS = (
     MessageRow.sender,
     MessageRow.recipient,
     MessageRow.content,
+    MessageRow.sealed,
     MessageRow.metadata_,
     MessageRow.priority,
     MessageRow.attempts,

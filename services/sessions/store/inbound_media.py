@@ -6,12 +6,17 @@ from datetime import datetime
 from uuid import UUID
 
 import orjson
+from asyncpg import Record
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.sessions.domain.lease import Lease
 from services.sessions.store.fence import HELD, claimed
 from shared.db.database import HotConnection
+from shared.log import get_logger
+from shared.security.sealing import KeyRing, Place, Unsealable
+
+log = get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +48,18 @@ class Waiting:
     attempts: int
 
 
-async def announce(connection: HotConnection, files: Sequence[Announced], *, now: datetime) -> None:
+async def announce(
+    connection: HotConnection, files: Sequence[Announced], *, ring: KeyRing, now: datetime
+) -> None:
     """Have files fetched, in the transaction of the messages that tell of them."""
     await connection.execute(
         """
         INSERT INTO sessions.inbound_media
-            (id, tenant_id, instance_id, shard, engine_message_id, handle, mime_type, filename,
-             size, status, due_at, created_at)
-        SELECT u.id, u.tenant_id, u.instance_id, u.shard, u.engine_message_id, u.handle::jsonb,
+            (id, tenant_id, instance_id, shard, engine_message_id, sealed_handle, mime_type,
+             filename, size, status, due_at, created_at)
+        SELECT u.id, u.tenant_id, u.instance_id, u.shard, u.engine_message_id, u.handle,
             u.mime_type, u.filename, u.size, 'waiting', $10, $10
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::text[],
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::smallint[], $5::text[], $6::bytea[],
                     $7::text[], $8::text[], $9::bigint[])
             AS u (id, tenant_id, instance_id, shard, engine_message_id, handle, mime_type,
                   filename, size)
@@ -63,7 +70,7 @@ async def announce(connection: HotConnection, files: Sequence[Announced], *, now
         [file.instance_id for file in files],
         [file.shard for file in files],
         [file.engine_message_id for file in files],
-        [orjson.dumps(file.handle).decode() for file in files],
+        [ring.seal(orjson.dumps(file.handle), _place(file.tenant_id, file.id)) for file in files],
         [file.mime_type for file in files],
         [file.filename for file in files],
         [file.size for file in files],
@@ -75,6 +82,7 @@ async def due(
     connection: HotConnection,
     shards: Collection[int],
     *,
+    ring: KeyRing,
     now: datetime,
     without: Collection[UUID],
     limit: int,
@@ -82,7 +90,8 @@ async def due(
     """What is due for connected instances of some shards, the longest overdue first."""
     rows = await connection.fetch(
         """
-        SELECT m.id, m.tenant_id, m.instance_id, m.shard, m.handle, m.mime_type, m.size, m.attempts
+        SELECT m.id, m.tenant_id, m.instance_id, m.shard, m.handle, m.sealed_handle,
+               m.mime_type, m.size, m.attempts
         FROM sessions.inbound_media m
         JOIN sessions.session_states st
             ON st.instance_id = m.instance_id AND st.status = 'ready'
@@ -101,13 +110,30 @@ async def due(
             tenant_id=row["tenant_id"],
             instance_id=row["instance_id"],
             shard=row["shard"],
-            handle=orjson.loads(row["handle"] or "{}"),
+            handle=_opened(ring, row),
             mime_type=row["mime_type"],
             size=row["size"],
             attempts=row["attempts"],
         )
         for row in rows
     ]
+
+
+def _opened(ring: KeyRing, row: Record) -> dict[str, str]:
+    """How the engine finds the file: not at all if no key opens it, and its attempts run out."""
+    sealed: bytes | None = row["sealed_handle"]
+    plain: bytes | str = row["handle"] or "{}"  # of a row from before there was a key ring
+    if sealed is not None:
+        try:
+            plain = ring.open(sealed, _place(row["tenant_id"], row["id"]))
+        except Unsealable:
+            log.exception("media_handle_not_readable", media_id=str(row["id"]))
+    found: dict[str, str] = orjson.loads(plain)
+    return found
+
+
+def _place(tenant_id: UUID, media_id: UUID) -> Place:
+    return Place(tenant_id, "sessions.inbound_media", str(media_id))
 
 
 async def begin(
@@ -137,7 +163,7 @@ async def begin(
 _STORED = text("""
     UPDATE sessions.inbound_media
     SET status = 'stored', mime_type = :mime_type, size = :size, sha256 = :sha256,
-        stored_at = :now, error = NULL, handle = NULL
+        stored_at = :now, error = NULL, handle = NULL, sealed_handle = NULL
     WHERE id = :id AND status = 'waiting'
 """)
 
@@ -159,7 +185,8 @@ async def note_failed(
     await connection.execute(
         f"""
         WITH {HELD}
-        UPDATE sessions.inbound_media SET status = 'failed', error = $5, handle = NULL
+        UPDATE sessions.inbound_media
+        SET status = 'failed', error = $5, handle = NULL, sealed_handle = NULL
         WHERE id = $4 AND status = 'waiting' AND shard IN (SELECT held.id FROM held)
         """,  # noqa: S608 - constants of ours
         *claimed([lease]),

@@ -26,7 +26,8 @@ _STATEMENTS: Final = (
     """,
     # Of an instance that was not connected since: the handle is a secret and does not stay.
     """
-    UPDATE sessions.inbound_media SET status = 'failed', error = 'MEDIA_GONE', handle = NULL
+    UPDATE sessions.inbound_media SET status = 'failed', error = 'MEDIA_GONE', handle = NULL,
+        sealed_handle = NULL
     WHERE id IN (
         SELECT id FROM sessions.inbound_media
         WHERE status = 'waiting' AND created_at < $1 LIMIT $2)

@@ -26,6 +26,7 @@ from shared.ids import id_of
 from shared.log import get_logger
 from shared.messaging import outbox
 from shared.messaging.outbox import Relay
+from shared.security.sealing import KeyRing
 
 log = get_logger()
 
@@ -46,6 +47,7 @@ class Ledger:
         self,
         *,
         database: Database,
+        ring: KeyRing,
         relay: Relay,
         lanes: Lanes,
         clock: Clock,
@@ -54,6 +56,7 @@ class Ledger:
         jitter: Callable[[], float],
     ) -> None:
         self._database = database
+        self._ring = ring
         self._relay = relay
         self._lanes = lanes
         self._clock = clock
@@ -122,13 +125,17 @@ class Ledger:
             written = [self._result(attempt, {}, now=now) for attempt in attempts]
             # What a crash takes back is posted again when its claim runs out, under the same id.
             async with self._database.hot(durable=False) as connection:
-                counted = await results.write(connection, written, worker=self._worker, now=now)
+                counted = await results.write(
+                    connection, written, ring=self._ring, worker=self._worker, now=now
+                )
             self._take_note(attempts, written, {}, counted=counted)
             return [None] * len(attempts)
         async with self._database.hot_tx() as connection:
             healths, said = await self._examine(connection, attempts, doubted, now=now)
             written = [self._result(attempt, healths, now=now) for attempt in attempts]
-            counted = await results.write(connection, written, worker=self._worker, now=now)
+            counted = await results.write(
+                connection, written, ring=self._ring, worker=self._worker, now=now
+            )
             disabled = [e.id for e, what, _ in said if what is Announcement.DISABLED]
             if disabled:
                 await deliveries.end_waiting(connection, disabled, limit=END_LIMIT, now=now)
@@ -194,7 +201,13 @@ class Ledger:
                 state, next_at = "pending", then.at
             else:
                 state = "exhausted"
-        return Written(delivery_id=delivery.id, state=state, next_at=next_at, answer=answer)
+        return Written(
+            delivery_id=delivery.id,
+            tenant_id=attempt.endpoint.tenant_id,
+            state=state,
+            next_at=next_at,
+            answer=answer,
+        )
 
     def _take_note(
         self,

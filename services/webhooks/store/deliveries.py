@@ -13,6 +13,20 @@ from uuid import UUID
 from services.webhooks.domain.delivery import Delivery
 from services.webhooks.domain.endpoint import Endpoint
 from shared.db.database import HotConnection
+from shared.log import get_logger
+from shared.security.sealing import KeyRing, Place, Unsealable, is_sealed
+
+log = get_logger()
+
+# What cannot be read is looked at again after so long: somebody may bring its key back.
+UNREADABLE = timedelta(minutes=1)
+# A body is erased with the delivery's end, unless its organization keeps what messages say.
+ERASED = """
+    CASE WHEN NOT EXISTS (
+        SELECT FROM gateway.organizations g
+        WHERE g.id = d.tenant_id AND g.content_storage = 'none'
+    ) THEN d.body END
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +60,7 @@ async def insert(
     connection: HotConnection,
     rows: Sequence[NewDelivery],
     *,
+    ring: KeyRing,
     worker: str,
     lease: timedelta,
     now: datetime,
@@ -79,7 +94,7 @@ async def insert(
         [row.event_id for row in ordered],
         [row.event_type for row in ordered],
         [row.message_id for row in ordered],
-        [row.body for row in ordered],
+        [ring.seal(row.body, _place(row.endpoint.tenant_id, row.id)) for row in ordered],
         [row.claimed for row in ordered],
         now,
         lease,
@@ -92,6 +107,7 @@ async def claim(
     connection: HotConnection,
     rooms: Sequence[tuple[UUID, int]],
     *,
+    ring: KeyRing,
     worker: str,
     lease: timedelta,
     good_until: float,
@@ -101,7 +117,8 @@ async def claim(
     """Take what is due for some endpoints, for each at most as many as there is room for.
 
     Concurrent callers never take the same one. The claim is a lease on the database's clock: once
-    it has run out, ``reclaim`` gives the delivery to whoever comes next.
+    it has run out, ``reclaim`` gives the delivery to whoever comes next. One that no key opens
+    is put off and stays.
     """
     rows = await connection.fetch(
         """
@@ -119,7 +136,7 @@ async def claim(
         SET state = 'claimed', claim_until = clock_timestamp() + $4::interval, claimed_by = $5
         WHERE d.id = ANY (ARRAY(SELECT id FROM claimed))
         RETURNING d.id, d.endpoint_id, d.event_id, d.event_type, d.instance_id, d.body,
-                  d.attempts, d.next_at
+                  d.attempts, d.next_at, d.tenant_id
         """,
         [endpoint_id for endpoint_id, _ in rooms],
         [room for _, room in rooms],
@@ -128,20 +145,57 @@ async def claim(
         worker,
     )
     rows.sort(key=lambda row: row[7])
-    return [
-        Delivery(
-            id=row[0],
-            endpoint_id=row[1],
-            event_id=row[2],
-            event_type=row[3],
-            instance_id=row[4],
-            body=row[5],
-            attempts=row[6],
-            good_until=good_until,
-            probe=row[1] in probes,
+    claimed: list[Delivery] = []
+    unreadable: list[UUID] = []
+    for row in rows:
+        try:
+            body = _opened(ring, row[8], row[0], row[5])
+        except Unsealable:
+            log.exception("delivery_not_readable", delivery_id=str(row[0]))
+            unreadable.append(row[0])
+            continue
+        claimed.append(
+            Delivery(
+                id=row[0],
+                endpoint_id=row[1],
+                event_id=row[2],
+                event_type=row[3],
+                instance_id=row[4],
+                body=body,
+                attempts=row[6],
+                good_until=good_until,
+                probe=row[1] in probes,
+            )
         )
-        for row in rows
-    ]
+    if unreadable:
+        await _put_off(connection, unreadable, worker=worker, until=now + UNREADABLE)
+    return claimed
+
+
+def _opened(ring: KeyRing, tenant_id: UUID, delivery_id: UUID, body: bytes | None) -> bytes:
+    if body is None:
+        raise Unsealable("The body has been erased.")
+    # What an earlier version wrote is plain, and gone when its time here is over.
+    return ring.open(body, _place(tenant_id, delivery_id)) if is_sealed(body) else body
+
+
+def _place(tenant_id: UUID, delivery_id: UUID) -> Place:
+    return Place(tenant_id, "webhooks.deliveries", str(delivery_id))
+
+
+async def _put_off(
+    connection: HotConnection, ids: Sequence[UUID], *, worker: str, until: datetime
+) -> None:
+    await connection.execute(
+        """
+        UPDATE webhooks.deliveries
+        SET state = 'pending', claim_until = NULL, claimed_by = NULL, next_at = $3
+        WHERE id = ANY ($1::uuid[]) AND state = 'claimed' AND claimed_by = $2
+        """,
+        ids,
+        worker,
+        until,
+    )
 
 
 async def release(connection: HotConnection, ids: Sequence[UUID], *, worker: str) -> None:
@@ -193,15 +247,15 @@ async def end_waiting(
 ) -> int:
     """End what waits for endpoints that get nothing any more; how many, at most ``limit``."""
     done = await connection.execute(
-        """
-        UPDATE webhooks.deliveries SET state = 'disabled', done_at = $3
+        f"""
+        UPDATE webhooks.deliveries d SET state = 'disabled', done_at = $3, body = {ERASED}
         WHERE id = ANY (ARRAY(
             SELECT id FROM webhooks.deliveries
             WHERE endpoint_id = ANY($1::uuid[]) AND state = 'pending'
             LIMIT $2
             FOR UPDATE SKIP LOCKED
         ))
-        """,
+        """,  # noqa: S608 - a constant of ours
         endpoints,
         limit,
         now,

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from services.webhooks.domain.delivery import Answer
 from services.webhooks.domain.health import Health, revived
+from services.webhooks.store.deliveries import ERASED
 from shared.db.database import HotConnection
+from shared.security.sealing import KeyRing, Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,30 +17,38 @@ class Written:
     """The state that an attempt leaves its delivery in; ``next_at`` if there is another one."""
 
     delivery_id: UUID
+    tenant_id: UUID
     state: str
     next_at: datetime | None
     answer: Answer
 
 
 async def write(
-    connection: HotConnection, results: Sequence[Written], *, worker: str, now: datetime
+    connection: HotConnection,
+    results: Sequence[Written],
+    *,
+    ring: KeyRing,
+    worker: str,
+    now: datetime,
 ) -> int:
     """Record attempts and what becomes of their deliveries, in one statement; how many counted.
 
-    A result counts only while the claim is still this worker's, with one exception: a success is
-    a success, even if somebody else has the delivery by now.
+    With its delivery's end a body is erased, unless it is to be kept. A result
+    counts only while the claim is still this worker's, with one exception: a success is a success,
+    even if somebody else has the delivery by now.
     """
     done = await connection.execute(
-        """
+        f"""
         WITH results AS (
             SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::timestamptz[],
-                                 $5::int[], $6::int[], $7::text[], $8::text[])
+                                 $5::int[], $6::int[], $7::text[], $8::bytea[])
                 AS r (id, state, next_at, at, duration_ms, status_code, error, response)
         ), updated AS (
             UPDATE webhooks.deliveries d
             SET state = r.state, attempts = d.attempts + 1,
                 next_at = coalesce(r.next_at, d.next_at), claim_until = NULL, claimed_by = NULL,
-                done_at = CASE WHEN r.next_at IS NULL THEN $9::timestamptz END
+                done_at = CASE WHEN r.next_at IS NULL THEN $9::timestamptz END,
+                body = CASE WHEN r.next_at IS NULL THEN {ERASED} ELSE d.body END
             FROM results r
             WHERE d.id = r.id
               AND (d.state = 'claimed' AND d.claimed_by = $10
@@ -46,10 +56,10 @@ async def write(
             RETURNING d.id, d.attempts
         )
         INSERT INTO webhooks.attempts
-            (delivery_id, number, at, duration_ms, status_code, error, response)
+            (delivery_id, number, at, duration_ms, status_code, error, sealed_response)
         SELECT u.id, u.attempts, r.at, r.duration_ms, r.status_code, r.error, r.response
         FROM updated u JOIN results r ON r.id = u.id
-        """,
+        """,  # noqa: S608 - a constant of ours
         [result.delivery_id for result in results],
         [result.state for result in results],
         [result.next_at for result in results],
@@ -57,11 +67,20 @@ async def write(
         [round(result.answer.duration.total_seconds() * 1000) for result in results],
         [result.answer.status for result in results],
         [result.answer.error for result in results],
-        [result.answer.excerpt for result in results],
+        [_sealed(ring, result) for result in results],
         now,
         worker,
     )
     return int(done.rpartition(" ")[2])
+
+
+def _sealed(ring: KeyRing, result: Written) -> bytes | None:
+    """What was answered, which may repeat what it was sent."""
+    excerpt = result.answer.excerpt
+    if excerpt is None:
+        return None
+    place = Place(result.tenant_id, "webhooks.attempts", str(result.delivery_id))
+    return ring.seal(excerpt.encode(), place)
 
 
 async def lock_health(connection: HotConnection, endpoints: Collection[UUID]) -> dict[UUID, Health]:

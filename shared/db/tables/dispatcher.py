@@ -3,10 +3,12 @@
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Identity, Index, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.db.tables.base import (
     Base,
+    Big,
     Id,
     Json,
     Moment,
@@ -30,6 +32,11 @@ class MessageRow(Base):
     message that a reaction, an edit or a revocation is about; ``edited_at`` and ``revoked_at`` are
     when one has been changed so. ``engine_message_id`` is what was allocated for the wire until the
     engine has said which it used.
+
+    ``sealed`` is what it says, readable only with the key ring; ``content`` is the same of rows
+    from before there was one, until they are sealed. Both are null once it is erased.
+    ``media_id`` is the file that it carries. ``words`` are keyed hashes of its words, as they stand
+    in ``message_words``; empty while it waits to be indexed, and null if nobody may search it.
     """
 
     __tablename__ = "messages"
@@ -76,6 +83,9 @@ class MessageRow(Base):
             "sequence",
             postgresql_where=text("target_id IS NOT NULL"),
         ),
+        # Both are empty but for moments: what is done leaves them.
+        Index("ix_messages_unsealed", "id", postgresql_where=text("content IS NOT NULL")),
+        Index("ix_messages_unindexed", "sequence", postgresql_where=text("words = '{}'::bigint[]")),
         # Lists are in the order of acceptance: an inbound message's id is not made of its time.
         Index(None, "tenant_id", "sequence"),
         Index(None, "instance_id", "sequence"),
@@ -92,7 +102,10 @@ class MessageRow(Base):
     sender: Mapped[Word]
     recipient: Mapped[Word]
     type: Mapped[Word]
-    content: Mapped[Json]
+    content: Mapped[Json | None]
+    sealed: Mapped[bytes | None]
+    words: Mapped[list[int] | None] = mapped_column(ARRAY(BigInteger))
+    media_id: Mapped[UUID | None]
     identity: Mapped[Json | None]
     metadata_: Mapped[Json | None] = mapped_column("metadata")
     status: Mapped[Word]
@@ -116,6 +129,37 @@ class MessageRow(Base):
     target_id: Mapped[UUID | None]
     edited_at: Mapped[Moment | None]
     revoked_at: Mapped[Moment | None]
+
+
+class MessageWordRow(Base):
+    """That a message holds a word: the index behind searches, read from its newest end.
+
+    ``word`` is a hash under a key of the tenant's, so no two tenants share one and none can be
+    guessed; ``sequence`` is the message's.
+    """
+
+    __tablename__ = "message_words"
+    __table_args__ = (SCHEMA,)
+
+    word: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+class ErasureRow(Base):
+    """How far a tenant's history has been erased, since it chose that none is kept.
+
+    Everything up to message ``upto`` is; ``since`` is the choice that this is about.
+    """
+
+    __tablename__ = "erasures"
+    __table_args__ = (SCHEMA,)
+
+    tenant_id: Mapped[Id]
+    since: Mapped[Moment]
+    upto: Mapped[Big]
+    erased: Mapped[Big]
+    started_at: Mapped[Moment]
+    finished_at: Mapped[Moment | None]
 
 
 class TransmissionRow(Base):

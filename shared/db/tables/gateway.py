@@ -28,6 +28,10 @@ class OrganizationRow(Base):
 
     While ``suspended_at`` is there, nobody of it gets in. One of them is the platform itself, whose
     people are its operators.
+
+    ``content_storage`` is ``none`` or ``encrypted``, chosen at ``content_storage_since``: whether
+    what messages say is kept once nothing needs it any more. ``retention_days`` is after how many
+    days messages are deleted, zero meaning never.
     """
 
     __tablename__ = "organizations"
@@ -37,6 +41,10 @@ class OrganizationRow(Base):
     name: Mapped[Word]
     timezone: Mapped[Word]
     plan: Mapped[Word]
+    content_storage: Mapped[Word] = mapped_column(server_default=text("'none'"))
+    content_storage_since: Mapped[Moment | None]
+    retention_days: Mapped[int] = mapped_column(server_default=text("0"))
+    pii_masking: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[Moment]
     suspended_at: Mapped[Moment | None]
     suspended_reason: Mapped[Word | None]
@@ -281,7 +289,7 @@ class EventRow(Base):
     """One event of the log that ``GET /api/events`` pages through.
 
     ``sequence`` is given out under a lock, so a row with a lower number never appears after one
-    with a higher number has been seen.
+    with a higher number has been seen. ``body`` is sealed, but for what an earlier version wrote.
     """
 
     __tablename__ = "events"
@@ -337,8 +345,9 @@ class MediaRow(Base):
     """A file that a tenant has uploaded. The bytes are stored once per tenant and ``sha256``.
 
     ``instance_id`` is whose key brought it; a file without one was brought by a person, and
-    ``uploaded_by`` says who, unless that was before it was kept. A row with ``deleted_at`` is as
-    good as gone, and since ``erased_at`` it keeps no bytes any more; with the id of a row in
+    ``uploaded_by`` says who, unless that was before it was kept. One that is ``passing`` came
+    with a message, and is kept no longer than what that says. A row with ``deleted_at`` is as good
+    as gone, and since ``erased_at`` it keeps no bytes any more; with the id of a row in
     ``sessions.inbound_media`` it says that a received file was deleted.
     """
 
@@ -362,6 +371,7 @@ class MediaRow(Base):
     size: Mapped[int] = mapped_column(BigInteger)
     mime_type: Mapped[Word]
     filename: Mapped[Word | None]
+    passing: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
     erased_at: Mapped[Moment | None]

@@ -16,6 +16,8 @@ def role(service: str) -> str:
 # (service, privilege, table of another service)
 FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("gateway", "SELECT, INSERT", "dispatcher.messages"),
+    ("gateway", "SELECT", "dispatcher.message_words"),
+    ("gateway", "SELECT", "dispatcher.erasures"),
     ("gateway", "SELECT", "dispatcher.transmissions"),
     ("gateway", "SELECT", "dispatcher.pacing"),
     ("gateway", "SELECT", "sessions.session_states"),
@@ -34,12 +36,14 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("sessions", "SELECT", "gateway.worker_orders"),
     ("webhooks", "SELECT", "gateway.worker_orders"),
     ("stats", "SELECT", "gateway.worker_orders"),
+    ("dispatcher", "SELECT", "gateway.organizations"),
     ("dispatcher", "SELECT", "gateway.instances"),
     ("dispatcher", "SELECT", "sessions.session_states"),
     ("dispatcher", "SELECT", "sessions.handovers"),
     ("dispatcher", "SELECT", "sessions.shards"),
     ("sessions", "SELECT", "gateway.instances"),
     ("sessions", "SELECT", "gateway.media"),
+    ("webhooks", "SELECT", "gateway.organizations"),
     ("webhooks", "SELECT", "gateway.webhooks"),
     ("webhooks", "SELECT", "gateway.instances"),
     ("stats", "SELECT", "gateway.organizations"),

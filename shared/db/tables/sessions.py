@@ -126,8 +126,9 @@ class DeviceRow(Base):
 class InboundMediaRow(Base):
     """A file that somebody sent to an instance, fetched after the message was told of.
 
-    ``id`` is the ``mediaId`` of the message's content. ``handle`` is how the engine finds the
-    file, and is erased with the last attempt. ``status`` is waiting, stored or failed.
+    ``id`` is the ``mediaId`` of the message's content. ``sealed_handle`` is how the engine finds
+    and decrypts the file, and is erased with the last attempt; ``handle`` is the same of rows from
+    before there was a key ring. ``status`` is waiting, stored or failed.
     """
 
     __tablename__ = "inbound_media"
@@ -144,6 +145,7 @@ class InboundMediaRow(Base):
     shard: Mapped[Small]
     engine_message_id: Mapped[Word]
     handle: Mapped[Json | None]
+    sealed_handle: Mapped[bytes | None]
     mime_type: Mapped[Word]
     filename: Mapped[Word | None]
     size: Mapped[Big | None]

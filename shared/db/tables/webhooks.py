@@ -23,7 +23,8 @@ class DeliveryRow(Base):
     """One event addressed to one endpoint.
 
     ``state`` is pending, claimed, delivered, exhausted or disabled. A claim is a short lease: past
-    ``claim_until`` another worker may take it, under the same event id.
+    ``claim_until`` another worker may take it, under the same event id. ``body`` is sealed, but for
+    what an earlier version wrote; it is null once it is erased.
     """
 
     __tablename__ = "deliveries"
@@ -48,7 +49,7 @@ class DeliveryRow(Base):
     event_id: Mapped[Ref]
     event_type: Mapped[Word]
     message_id: Mapped[UUID | None]
-    body: Mapped[bytes]
+    body: Mapped[bytes | None]
     state: Mapped[Word]
     attempts: Mapped[Small]
     next_at: Mapped[Moment]
@@ -59,7 +60,11 @@ class DeliveryRow(Base):
 
 
 class AttemptRow(Base):
-    """One POST of a delivery: what was answered, in how many milliseconds, or what went wrong."""
+    """One POST of a delivery: what was answered, in how many milliseconds, or what went wrong.
+
+    ``sealed_response`` is the beginning of the answer's body, which may repeat what it was sent;
+    ``response`` is the same of rows from before there was a key ring.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (Index(None, "at"), SCHEMA)
@@ -71,6 +76,7 @@ class AttemptRow(Base):
     status_code: Mapped[Small | None]
     error: Mapped[Word | None]
     response: Mapped[Word | None]
+    sealed_response: Mapped[bytes | None]
 
 
 class EndpointHealthRow(Base):

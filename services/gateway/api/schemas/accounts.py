@@ -1,12 +1,15 @@
 """Accounts and the organization."""
 
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from services.gateway.api.schemas.fields import Email, Name, Password, TimeZone
-from services.gateway.store.accounts import Organization, User
+from services.gateway.store.accounts import Erasure, Organization, User
 from shared.web.schemas import ApiModel, ApiView, Instant
+
+ContentStorage = Literal["none", "encrypted"]
 
 
 class Registration(ApiModel):
@@ -45,6 +48,23 @@ class OrganizationChange(ApiModel):
 
     name: Name | None = Field(default=None, examples=["Analytical Engines"])
     timezone: TimeZone | None = None
+    content_storage: ContentStorage | None = Field(
+        default=None,
+        description="Whether what messages say is kept, encrypted, to be shown and searched. `none`"
+        " erases it once it is delivered, and what has been kept so far soon.",
+    )
+    retention_days: int | None = Field(
+        default=None,
+        ge=0,
+        le=3650,
+        description="Days after which messages are deleted, with all that is known of them; 0:"
+        " never. Statistics stay.",
+        examples=[90],
+    )
+    pii_masking: bool | None = Field(
+        default=None,
+        description="Whether agents and viewers see numbers masked and no content.",
+    )
 
 
 class UserView(ApiView):
@@ -76,16 +96,24 @@ class OrganizationView(ApiView):
     name: str
     timezone: str
     plan: str
+    content_storage: ContentStorage
+    retention_days: int
+    pii_masking: bool
     created_at: Instant
 
     @classmethod
     def of(cls, organization: Organization) -> "OrganizationView":
-        return cls(
-            id=organization.id,
-            name=organization.name,
-            timezone=organization.timezone,
-            plan=organization.plan,
-            created_at=organization.created_at,
+        return cls.model_validate(
+            {
+                "id": organization.id,
+                "name": organization.name,
+                "timezone": organization.timezone,
+                "plan": organization.plan,
+                "content_storage": organization.content_storage,
+                "retention_days": organization.retention_days,
+                "pii_masking": organization.pii_masking,
+                "created_at": organization.created_at,
+            }
         )
 
 
@@ -155,7 +183,35 @@ class Usage(ApiView):
     messages: MessageQuota
 
 
+class ErasureView(ApiView):
+    """How far the erasing is of what was kept before."""
+
+    state: Literal["waiting", "running", "done"]
+    erased: int = Field(description="Messages whose content is erased so far.")
+    started_at: Instant | None
+    finished_at: Instant | None
+
+    @classmethod
+    def of(cls, organization: Organization, erasure: Erasure | None) -> "ErasureView | None":
+        """Of an organization that keeps nothing since it has chosen so."""
+        since = organization.content_storage_since
+        if organization.content_storage != "none" or since is None:
+            return None
+        if erasure is None or erasure.since != since:
+            return cls(state="waiting", erased=0, started_at=None, finished_at=None)
+        return cls(
+            state="running" if erasure.finished_at is None else "done",
+            erased=erasure.erased,
+            started_at=erasure.started_at,
+            finished_at=erasure.finished_at,
+        )
+
+
 class OrganizationDetails(OrganizationView):
     """An organization, with what of its plan is used."""
 
+    content_erasure: ErasureView | None = Field(
+        description="Since `contentStorage` was changed to `none`; null before, and with"
+        " `encrypted`."
+    )
     usage: Usage

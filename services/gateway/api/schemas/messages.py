@@ -102,7 +102,14 @@ class MessageView(ApiView):
     from_: str = Field(alias="from", examples=["+4915198765432"])
     to: str = Field(examples=["+4915112345678"])
     chat_id: str = Field(examples=["4915112345678@s.whatsapp.net"])
-    content: dict[str, object]
+    content: dict[str, object] | None = Field(
+        description="What it says; null once that is erased.",
+        examples=[{"kind": "text", "text": "Hello"}],
+    )
+    content_erased: bool = Field(
+        description="Whether nobody can read any more what it said: its organization keeps no"
+        " content, or it was deleted for everyone."
+    )
     metadata: dict[str, str] | None
     priority: Literal["high", "normal", "low"]
     attempts: int
@@ -123,7 +130,7 @@ class MessageView(ApiView):
     revoked_at: Instant | None = Field(description="When it was deleted for everyone.")
 
     @classmethod
-    def of(cls, message: Message) -> "MessageView":
+    def of(cls, message: Message, content: dict[str, object] | None) -> "MessageView":
         outbound = message.direction == "outbound"
         return cls.model_validate(
             {
@@ -135,7 +142,8 @@ class MessageView(ApiView):
                 "from": message.sender,
                 "to": message.recipient,
                 "chat_id": message.chat,
-                "content": message.content,
+                "content": content,
+                "content_erased": content is None,
                 "metadata": message.metadata,
                 "priority": ("high", "normal", "low")[message.priority],
                 "attempts": message.attempts,
