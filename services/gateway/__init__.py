@@ -12,6 +12,7 @@ Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, m
           show_presence, ask_instance and the sandbox's commands (to an instance's shard);
           test_endpoint (to webhooks); look_again (to every gateway); security.violation,
           user.mapped. What is requeued goes to the queue it died in.
+Tells     live clients, by Socket.IO, what the event log tells.
 Promises  a 202 is never lost: what it answers for is committed before it is said. A dead letter
           stays until somebody has decided about it.
 

@@ -30,6 +30,8 @@ from services.gateway.api.guard import Guards
 from services.gateway.api.health import Conditions
 from services.gateway.api.instances import Instances
 from services.gateway.api.keys import Keys
+from services.gateway.api.live.server import PATH as LIVE_PATH
+from services.gateway.api.live.server import Live, LiveLimits
 from services.gateway.api.locks import Locks
 from services.gateway.api.logins import Logins
 from services.gateway.api.lookup import Senders
@@ -87,7 +89,7 @@ from shared.web.answers import Answers
 from shared.web.body import BodyLimits
 from shared.web.connections import ConnectionLimits
 from shared.web.docs import add_docs
-from shared.web.edge import Edge
+from shared.web.edge import QUIET, Edge
 from shared.web.limits import Limit, RateLimiter
 from shared.web.openapi import document
 from shared.web.request_log import JsonRequestLog, RequestLog
@@ -97,7 +99,7 @@ TITLE = "Waypost"
 DESCRIPTION = "One HTTP API to talk on WhatsApp, whatever carries the words."
 
 
-def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PLR0915 - a list
+def build(settings: GatewaySettings, platform: Platform) -> Service:
     """Put the gateway together."""
     database, clock = platform.database, platform.clock
     limits = BodyLimits(
@@ -166,6 +168,24 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         metrics=metrics,
         most=settings.event_waiters,
         most_per_tenant=settings.event_waiters_tenant,
+    )
+    live = Live(
+        database=database,
+        tail=tail,
+        callers=callers,
+        tokens=tokens,
+        gate=gate,
+        limiter=limiter,
+        limits=LiveLimits(
+            clients=settings.live_clients,
+            clients_per_tenant=settings.live_clients_tenant,
+            backlog_events=settings.live_backlog_events,
+            backlog_bytes=settings.live_backlog_bytes,
+            connects_per_minute=settings.live_connects_minute,
+        ),
+        metrics=metrics,
+        clock=clock,
+        cors_origins=settings.cors_origins,
     )
     asking = Asking(
         broker=platform.broker,
@@ -348,6 +368,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         clock=clock,
         registry=platform.registry,
         cors_origins=settings.cors_origins,
+        quiet=QUIET | {LIVE_PATH},
         request_log=_request_log(settings, clock),
         answers=answers,
     ).install(app)
@@ -371,14 +392,11 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
         for route in routes
     ]
     add_routes(app, routes)
+    live.add_routes(app)
     add_docs(app, document(routes, title=TITLE, version=VERSION, description=DESCRIPTION))
     ops.add_routes(app, health=platform.health, registry=platform.registry)
 
-    async def end_waiting(_app: web.Application) -> None:
-        feed.close()
-        asking.close()
-
-    app.on_shutdown.append(end_waiting)
+    _end_waiting(app, feed, live, asking)
     platform.health.add("outbox", relay.check, required=False)
     platform.health.add("media", store.check, required=False)
     return Service(
@@ -398,12 +416,14 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
             asking.listening(),
             revocations.listening(),
             tail.listening(),
+            live.running(),
         ],
         loops=[
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatch_news", run=news.run),
             Loop(name="tail", run=tail.run),
             Loop(name="broadcasts", run=everyone.run),
+            Loop(name="live", run=live.watch),
             Loop(
                 name="keep_fresh",
                 run=KeepFresh([callers.refresh, senders.refresh], clock=clock, metrics=metrics).run,
@@ -456,6 +476,17 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:  # noqa: PL
             ),
         ),
     )
+
+
+def _end_waiting(app: web.Application, feed: Feed, live: Live, asking: Asking) -> None:
+    """Let nobody wait for a process that is about to stop."""
+
+    async def end(_app: web.Application) -> None:
+        feed.close()
+        await live.close()
+        asking.close()
+
+    app.on_shutdown.append(end)
 
 
 def _request_log(settings: GatewaySettings, clock: Clock) -> RequestLog | None:

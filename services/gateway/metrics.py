@@ -71,3 +71,30 @@ class GatewayMetrics(MessagingMetrics):
         self.event_waiters = Gauge(
             "waypost_gateway_event_waiters", "Requests that wait for events.", registry=registry
         )
+        self.live_clients = Gauge(
+            "waypost_gateway_live_clients",
+            "Clients that are connected by Socket.IO.",
+            registry=registry,
+        )
+        self.live_connections = Gauge(
+            "waypost_gateway_live_connections",
+            "Connections of Engine.IO, those included that have not said yet whose they are.",
+            registry=registry,
+        )
+        self.live_sent = Counter(
+            "waypost_gateway_live_sent_total",
+            "Events told to live clients, each client counted.",
+            registry=registry,
+        )
+        self.live_dropped = Counter(
+            "waypost_gateway_live_dropped_total",
+            "Live clients that were sent away, by why.",
+            ["reason"],
+            registry=registry,
+        )
+        self.live_refused = Counter(
+            "waypost_gateway_live_refused_total",
+            "Live connections that were refused, by what stood against it.",
+            ["reason"],
+            registry=registry,
+        )

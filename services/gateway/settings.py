@@ -234,6 +234,36 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("event_waiters_tenant", "WAYPOST_EVENT_WAITERS_TENANT"),
         description="Those of one organization among them.",
     )
+    live_clients: int = Field(
+        2000,
+        ge=1,
+        validation_alias=_from("live_clients", "WAYPOST_LIVE_CLIENTS"),
+        description="Live (Socket.IO) connections at a time, at each replica.",
+    )
+    live_clients_tenant: int = Field(
+        100,
+        ge=1,
+        validation_alias=_from("live_clients_tenant", "WAYPOST_LIVE_CLIENTS_TENANT"),
+        description="Those of one organization among them.",
+    )
+    live_connects_minute: int = Field(
+        60,
+        ge=1,
+        validation_alias=_from("live_connects_minute", "WAYPOST_LIVE_CONNECTS_PER_MINUTE"),
+        description="Live connections that one address may open in a minute.",
+    )
+    live_backlog_events: int = Field(
+        1000,
+        ge=1,
+        validation_alias=_from("live_backlog_events", "WAYPOST_LIVE_BACKLOG_EVENTS"),
+        description="Events that may wait for a live client until it is dropped as too slow.",
+    )
+    live_backlog_bytes: int = Field(
+        2 * 1024**2,
+        ge=64 * 1024,
+        validation_alias=_from("live_backlog_bytes", "WAYPOST_LIVE_BACKLOG_BYTES"),
+        description="Bytes that may wait for a live client, likewise.",
+    )
     media_quota: int = Field(
         5 * 1024**3,
         ge=0,

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import orjson
+
 from services.webhooks.domain.delivery import Delivery
 from services.webhooks.domain.endpoint import TEST, Endpoint
-from services.webhooks.domain.payload import body_of, message_of
+from services.webhooks.domain.payload import message_of
 from services.webhooks.metrics import WebhooksMetrics
 from services.webhooks.sender.directory import Directory
 from services.webhooks.sender.worker import LEASE, Worker
@@ -17,6 +19,7 @@ from shared.contracts.commands import TestEndpoint
 from shared.contracts.envelope import Carried
 from shared.contracts.events import Test
 from shared.contracts.model import rfc3339
+from shared.contracts.public import public_event
 from shared.db.database import Database
 from shared.ids import new_id
 from shared.log import get_logger
@@ -84,13 +87,15 @@ class Consumers:
         if endpoint is None:
             log.warning("webhook_tested_in_vain", endpoint_id=str(command.endpoint_id))
             return
-        body = body_of(
-            event_id=command.event_id,
-            name=TEST,
-            instance_id=endpoint.instance_id,
-            instance_name=await self._name_of(endpoint.instance_id),
-            data=Test(message=GREETING).model_dump(mode="json", by_alias=True),
-            timestamp=rfc3339(self._clock.now()),
+        body = orjson.dumps(
+            public_event(
+                event_id=command.event_id,
+                name=TEST,
+                instance_id=endpoint.instance_id,
+                instance_name=await self._name_of(endpoint.instance_id),
+                data=Test(message=GREETING).model_dump(mode="json", by_alias=True),
+                timestamp=rfc3339(self._clock.now()),
+            )
         )
         at_once = self._worker.may_test()
         row = NewDelivery(
@@ -112,13 +117,15 @@ class Consumers:
     def _deliveries(
         self, event: Carried, endpoints: Sequence[Endpoint], names: dict[UUID, str]
     ) -> list[NewDelivery]:
-        body = body_of(
-            event_id=event.id,
-            name=event.name,
-            instance_id=event.instance_id,
-            instance_name=names.get(event.instance_id) if event.instance_id else None,
-            data=event.data,
-            timestamp=event.timestamp,
+        body = orjson.dumps(
+            public_event(
+                event_id=event.id,
+                name=event.name,
+                instance_id=event.instance_id,
+                instance_name=names.get(event.instance_id) if event.instance_id else None,
+                data=event.data,
+                timestamp=event.timestamp,
+            )
         )
         message_id = message_of(event.data)
         return [

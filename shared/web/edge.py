@@ -41,7 +41,8 @@ _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _CLIENT_GONE = 499
-_QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+_UPGRADED = 101
+QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
 
 def _request_ids() -> Iterator[str]:
@@ -71,7 +72,7 @@ class Edge:
         clock: Clock,
         registry: CollectorRegistry,
         cors_origins: Iterable[str] = (),
-        quiet: frozenset[str] = _QUIET,
+        quiet: frozenset[str] = QUIET,
         request_log: RequestLog | None = None,
         answers: Answers | None = None,
     ) -> None:
@@ -183,7 +184,8 @@ class Edge:
         if child is None:
             child = self._seconds.labels(method, route, f"{status // 100}xx")
             self._children[key] = child
-        child.observe(seconds)
+        if status != _UPGRADED:  # a connection's life says nothing about how long requests take
+            child.observe(seconds)
         if self._answers is not None:
             self._answers.note(status)
         try:

@@ -117,6 +117,7 @@ class Gateway:
     heard: Heard
     http: aiohttp.ClientSession
     app: web.Application
+    server: TestServer
     registry: CollectorRegistry
 
     def metric(self, name: str, **labels: str) -> float:
@@ -126,6 +127,19 @@ class Gateway:
     def waiting(self) -> int:
         """How many requests wait for events."""
         return int(self.metric("waypost_gateway_event_waiters"))
+
+    def sockets(self) -> int:
+        """How many Engine.IO connections there are, authenticated or not."""
+        return int(self.metric("waypost_gateway_live_connections"))
+
+    def sever(self) -> None:
+        """Cut every connection, as a network does."""
+        assert self.server.runner is not None
+        assert self.server.runner.server is not None
+        for connection in self.server.runner.server.connections:
+            assert isinstance(connection, web.RequestHandler)
+            if connection.transport is not None:
+                connection.transport.abort()
 
     def stranger(self) -> Customer:
         """Somebody without a credential."""
@@ -259,6 +273,7 @@ async def running(
             "limit_admin_hour": 100_000,
             "webhook_allowed_nets": "127.0.0.0/8",
             "media_store": folder.name,
+            "live_connects_minute": 100_000,
             **settings,
         }
     )
@@ -306,4 +321,4 @@ async def running(
         )
         url = f"http://{server.host}:{server.port}"
         app = service.listener.app
-        yield Gateway(url, sql, database, broker, clock, heard, http, app, registry)
+        yield Gateway(url, sql, database, broker, clock, heard, http, app, server, registry)

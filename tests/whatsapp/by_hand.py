@@ -27,6 +27,7 @@ from typing_extensions import override
 from tests.support import whatsapp_needs
 from tests.support.customer import Customer, Sink
 from tests.support.eventually import eventually
+from tests.support.node import Missing
 from tests.support.system import IMPATIENT, Process, System, free_port
 from tests.support.whatsapp import WhatsApp, linked, waypost_environment
 from tests.support.whatsapp_ada import Ada
@@ -222,7 +223,7 @@ def main() -> None:
     given: Any = parser.parse_args()
     try:
         whatsapp_needs.install()
-    except whatsapp_needs.Missing as missing:
+    except Missing as missing:
         sys.exit(str(missing))
     with tempfile.TemporaryDirectory(prefix="waypost-whatsapp-") as folder:
         asyncio.run(play(given.port or free_port(), once=given.once, folder=Path(folder)))

@@ -92,13 +92,19 @@ class Callers:
 
         Raises ``Forbidden`` if they are known, and their organization is suspended.
         """
-        principal = await self._caller(request)
+        return await self.holder(shown_token(request), request)
+
+    async def holder(self, token: str, request: web.Request | None = None) -> Principal:
+        """Whose a credential is at this moment; raises what ``caller`` raises.
+
+        With the ``request`` that shows it; without, it was shown before and is looked at again.
+        """
+        principal = await self._holder(token, request)
         if principal.suspended:
             raise Forbidden(SUSPENDED)
         return principal
 
-    async def _caller(self, request: web.Request) -> Principal:
-        token = _token(request)
+    async def _holder(self, token: str, request: web.Request | None) -> Principal:
         match kind_of(token):
             case KeyKind.INSTANCE:
                 return await self._key(self._keys, request, token)
@@ -146,14 +152,15 @@ class Callers:
         await self._logins.refresh()
 
     async def _key(
-        self, known_keys: Recent[bytes, _Known], request: web.Request, token: str
+        self, known_keys: Recent[bytes, _Known], request: web.Request | None, token: str
     ) -> Principal:
         known = await known_keys.get(digest_of(token))
         if known is None:
             raise Unauthenticated(_UNKNOWN_KEY)
         refusal = known.refusal(self._clock.now())
         if refusal is not None:
-            self._saw_refused(request, known)
+            if request is not None:
+                self._saw_refused(request, known)
             raise Unauthenticated(refusal)
         self._uses.note(known.key_id)
         return known.principal
@@ -253,7 +260,8 @@ def _of_login(session_id: UUID, person: Person) -> Principal:
     )
 
 
-def _token(request: web.Request) -> str:
+def shown_token(request: web.Request) -> str:
+    """The credential in the headers; raises ``Unauthenticated`` if there is none."""
     headers = request.headers
     authorization = headers.get(AUTHORIZATION)
     if authorization is None:

@@ -21,7 +21,7 @@ from services.gateway.store.keys import KeyUses
 from shared.errors import Forbidden, NotFound, Unauthenticated
 from shared.log import get_logger
 from shared.web.edge import LOGGED
-from shared.web.limits import Limit, RateLimiter, enforce
+from shared.web.limits import Allowance, Limit, RateLimiter, enforce
 from shared.web.routes import Route
 
 log = get_logger()
@@ -145,8 +145,12 @@ class Gate:
 
     async def _count_stranger(self, request: web.Request) -> None:
         """Count a request that shows nothing we know. Raises ``Throttled``."""
+        enforce(request, await self.stranger(request))
+
+    async def stranger(self, request: web.Request) -> Allowance:
+        """Count it likewise, where there is no answer to put headers on."""
         key = f"address:{self.address(request)}"
-        enforce(request, await self._limiter.hit(key, self._address_limit))
+        return await self._limiter.hit(key, self._address_limit)
 
     def limit(self, principal: Principal) -> Limit:
         """How often the principal may call."""

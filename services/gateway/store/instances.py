@@ -1,6 +1,6 @@
 """Instances: what their owners want, and what the session service says is so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -106,6 +106,12 @@ def visible(scope: Scope) -> list[ColumnElement[bool]]:
     if scope.instances is not None:
         conditions.append(InstanceRow.id.in_(scope.instances))
     return conditions
+
+
+async def existing(tx: AsyncConnection, scope: Scope, ids: Collection[UUID]) -> set[UUID]:
+    """Those of ``ids`` that exist for whoever has this scope."""
+    found = await tx.execute(select(InstanceRow.id).where(*visible(scope), InstanceRow.id.in_(ids)))
+    return {id_ for (id_,) in found}
 
 
 async def add(tx: AsyncConnection, instance: Instance) -> None:
