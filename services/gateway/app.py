@@ -171,6 +171,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     )
     live = Live(
         database=database,
+        ring=ring,
         tail=tail,
         callers=callers,
         tokens=tokens,

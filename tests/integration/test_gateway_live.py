@@ -23,6 +23,7 @@ from tests.support.builders import an_instance
 from tests.support.customer import Customer
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, Sender, running
+from tests.support.keys import RING
 from tests.support.live import EXAMPLES, HERE, LiveClient, deaf_client
 
 
@@ -61,6 +62,7 @@ async def logged(gateway: Gateway, *emitted: Emitted) -> None:
     """Put events into the log and tell nobody."""
     await events.append(
         gateway.database,
+        RING,
         [
             NewEvent(one.id, one.tenant_id, one.instance_id, one.name, one.time, encode(one))
             for one in emitted

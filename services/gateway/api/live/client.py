@@ -19,6 +19,7 @@ from services.gateway.store import events
 from services.gateway.store.events import LoggedEvent
 from shared.db.database import Database
 from shared.errors import Transient
+from shared.security.sealing import KeyRing
 
 
 class Leaving(StrEnum):
@@ -111,7 +112,7 @@ class Client:
         self.position = position
         self._live = True
 
-    async def catch_up(self, database: Database, tail: Tail) -> None:
+    async def catch_up(self, database: Database, ring: KeyRing, tail: Tail) -> None:
         """Read what is after ``position``, then go on with all others."""
         try:
             while self._stays:
@@ -121,6 +122,7 @@ class Client:
                         tx,
                         self.scope,
                         Selection(),
+                        ring=ring,
                         after=self.position,
                         limit=self.PORTION,
                         through=through,

@@ -48,6 +48,7 @@ from shared.errors import (
     Unauthenticated,
 )
 from shared.log import get_logger
+from shared.security.sealing import KeyRing
 from shared.security.tokens import AccessTokens, kind_of
 from shared.web.body import BodyLimits, read_bytes, validated
 from shared.web.errors import CODES
@@ -104,6 +105,7 @@ class Live:
         self,
         *,
         database: Database,
+        ring: KeyRing,
         tail: Tail,
         callers: Callers,
         tokens: AccessTokens,
@@ -115,6 +117,7 @@ class Live:
         cors_origins: Iterable[str] = (),
     ) -> None:
         self._database = database
+        self._ring = ring
         self._tail = tail
         self._callers = callers
         self._tokens = tokens
@@ -284,7 +287,9 @@ class Live:
             client.tell_cursor(self._tail)
         else:
             client.position = after
-            self._start(client.catch_up(self._database, self._tail), f"catching up {sid}")
+            self._start(
+                client.catch_up(self._database, self._ring, self._tail), f"catching up {sid}"
+            )
         log.info(
             "live_connected",
             tenant_id=str(principal.tenant_id),
@@ -306,7 +311,13 @@ class Live:
     async def _check_cursor(self, principal: Principal, after: int) -> None:
         async with self._database.tx() as tx:
             found = await events.page(
-                tx, scope_of(principal), Selection(), after=after, limit=1, through=after
+                tx,
+                scope_of(principal),
+                Selection(),
+                ring=self._ring,
+                after=after,
+                limit=1,
+                through=after,
             )
         if not found.follows(after):
             raise cursor_lost(found)
