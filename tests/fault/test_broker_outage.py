@@ -40,7 +40,7 @@ async def test_while_the_broker_is_down_everything_is_accepted_and_then_delivere
         async with asyncio.TaskGroup() as group:
             for instance in instances:
                 group.create_task(load(instance))
-            await broker.kill()
+            broker.kill()
             before = len(statuses)
             await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=OUTAGE)
             during = len(statuses) - before

@@ -10,16 +10,23 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import aio_pika
 
 from shared.broker.topology import TOPOLOGY
-from tests.support.rabbitmq_server import LOCAL, answers, started
+from tests.support import broker_node
+from tests.support.broker_node import BrokerNode
+from tests.support.rabbitmq_server import LOCAL, answers, container, docker_works, install
 from tests.support.runs import RUN, abandoned
 
+Evaluate = Callable[[str], str]
+
+_FOLDER = "rabbitmq"
 _ADD = """
     rabbit_vhost:add(<<"{name}">>, <<"tests">>),
     rabbit_auth_backend_internal:set_permissions(
@@ -29,11 +36,14 @@ _DELETE = 'rabbit_vhost:delete(<<"{name}">>, <<"tests">>).'
 
 
 class Rabbit:
-    """A node, by the URL of a virtual host that exists already."""
+    """A node, by the URL of a virtual host that exists already.
 
-    def __init__(self, url: str, *, ours: bool) -> None:
+    ``evaluate`` has it do something, as Erlang; without, it is not ours to command.
+    """
+
+    def __init__(self, url: str, *, evaluate: Evaluate | None = None) -> None:
         self._url = url
-        self._ours = ours
+        self._evaluate = evaluate
         self._numbers = itertools.count(1)
 
     @contextmanager
@@ -42,45 +52,73 @@ class Rabbit:
 
         On a node that is not ours to command it is the one we were given, cleared of our queues.
         """
-        if not self._ours:
+        if self._evaluate is None:
             asyncio.run(_clear(self._url))
             yield self._url
             return
         name = f"{RUN}{next(self._numbers)}"
-        _evaluate(_ADD.format(name=name, user=unquote(urlsplit(self._url).username or "guest")))
+        user = unquote(urlsplit(self._url).username or "guest")
+        self._evaluate(_ADD.format(name=name, user=user))
         try:
             yield urlsplit(self._url)._replace(path=f"/{quote(name)}").geturl()
         finally:
-            _evaluate(_DELETE.format(name=name))
+            self._evaluate(_DELETE.format(name=name))
 
 
 @contextmanager
 def running() -> Iterator[Rabbit]:
-    """The node of ``AMQP_URL``, else one that runs here, else one that this starts."""
+    """The node of ``AMQP_URL``, else one of our own, else whichever can be had."""
     url = os.environ.get("AMQP_URL")
-    if url is None and not asyncio.run(answers(LOCAL)):
-        with started() as made:
-            yield Rabbit(made, ours=False)
-        return
-    yield Rabbit(url or LOCAL, ours=_tidied(url or LOCAL))
+    if url is not None:
+        yield Rabbit(url, evaluate=_tidied(url))
+    elif broker_node.installed():
+        with _own() as rabbit:
+            yield rabbit
+    elif asyncio.run(answers(LOCAL)):
+        yield Rabbit(LOCAL)
+    elif docker_works():
+        with container() as made:
+            yield Rabbit(made)
+    else:
+        install()
+        with _own() as rabbit:
+            yield rabbit
 
 
-def _tidied(url: str) -> bool:
+@contextmanager
+def _own() -> Iterator[Rabbit]:
+    """A node that nobody else can wedge, nor we anybody else's; gone with all it had at the end."""
+    place = Path(tempfile.gettempdir())
+    for folder in place.glob(f"*_{_FOLDER}"):
+        if abandoned(folder.name):
+            broker_node.end(folder)
+    folder = place / f"{RUN}{_FOLDER}"
+    folder.mkdir(mode=0o700)
+    node = BrokerNode(folder)
+    try:
+        asyncio.run(node.start())
+        yield Rabbit(node.url, evaluate=node.evaluate)
+    finally:
+        node.kill()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tidied(url: str) -> Evaluate | None:
     """Delete what killed runs have left, if the node is on this machine and does as we say."""
     if urlsplit(url).hostname not in {"127.0.0.1", "localhost"} or not shutil.which("rabbitmqctl"):
-        return False
+        return None
     try:
         names = re.findall(r'<<"([^"]+)">>', _evaluate("rabbit_vhost:list_names()."))
     except (subprocess.SubprocessError, OSError):
-        return False
+        return None
     for name in names:
         if abandoned(name):
             _evaluate(_DELETE.format(name=name))
-    return True
+    return _evaluate
 
 
 def _evaluate(expression: str) -> str:
-    """What the node answers to an Erlang expression."""
+    """What the machine's node answers to an Erlang expression."""
     done = subprocess.run(
         ["rabbitmqctl", "--quiet", "eval", expression],  # noqa: S607 - wherever it is installed
         capture_output=True,

@@ -22,27 +22,22 @@ _HOW = (
 )
 
 
-@contextmanager
-def started() -> Iterator[str]:
-    """A node that was not running before; yields the URL of its first virtual host."""
-    if not shutil.which("rabbitmq-server") and _works("docker", "info"):
-        with _container() as url:
-            yield url
-        return
-    if not shutil.which("rabbitmq-server"):
-        if not shutil.which("apt-get") or os.geteuid() != 0:
-            raise RuntimeError(_HOW)
-        _must("apt-get", "update", "-qq")
-        _must("apt-get", "install", "-qq", "--no-install-recommends", "-y", "rabbitmq-server")
-    # The package may have started it; a second start then ends by itself.
-    _works("rabbitmq-server", "-detached")
-    asyncio.run(_ready(LOCAL))
-    # It is left running, as a service is: the next run finds it there.
-    yield LOCAL
+def docker_works() -> bool:
+    """Whether there is a Docker that does as we say."""
+    return _works("docker", "info")
+
+
+def install() -> None:
+    """Install the system's package; raises ``RuntimeError`` with what to do where it cannot be."""
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise RuntimeError(_HOW)
+    _must("apt-get", "update", "-qq")
+    _must("apt-get", "install", "-qq", "--no-install-recommends", "-y", "rabbitmq-server")
 
 
 @contextmanager
-def _container() -> Iterator[str]:
+def container() -> Iterator[str]:
+    """A node from Docker; yields the URL of its first virtual host."""
     made = _must("docker", "run", "--detach", "--rm", "--publish=127.0.0.1::5672", _IMAGE)
     try:
         port = _must("docker", "port", made, "5672/tcp").rsplit(":", maxsplit=1)[-1]
