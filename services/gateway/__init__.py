@@ -1,8 +1,8 @@
 """The gateway checks who is asking and what they want, commits it, and answers.
 
-Owns      organizations, users, refresh tokens, instances, instance keys, webhook endpoints, stored
-          answers (idempotency), uploaded media, the event log, the audit log and dead letters;
-          inserts accepted messages.
+Owns      organizations, users with their invitations, assignments, keys and refresh tokens,
+          instances, instance keys, webhook endpoints, broadcasts, stored answers (idempotency),
+          uploaded media, the event log, the audit log and dead letters; inserts accepted messages.
 Reads     dispatcher.messages, transmissions, pacing; sessions.session_states, handovers,
           inbound_media; webhooks.deliveries, attempts, endpoint_health; stats.daily_counters,
           hourly_counters; every service's workers.
@@ -11,7 +11,7 @@ Consumes  every event, for the event log; every dead letter; instance_answered, 
 Publishes dispatch (to the dispatcher); connect_instance, disconnect_instance, mark_read,
           show_presence, ask_instance and the sandbox's commands (to an instance's shard);
           test_endpoint (to webhooks); look_again (to every gateway); security.violation,
-          user.mapped. What is requeued goes to the queue it died in.
+          user.mapped, system.status. What is requeued goes to the queue it died in.
 Tells     live clients, by Socket.IO, what the event log tells.
 Promises  a 202 is never lost: what it answers for is committed before it is said. A dead letter
           stays until somebody has decided about it.

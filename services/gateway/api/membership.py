@@ -55,8 +55,10 @@ class Membership:
         digest = digest_of(body.token)
         # First, because hashing a password is dear, and strangers must not have it for nothing.
         async with self._database.tx() as tx:
-            if not await team.is_invited(tx, digest, now=self._clock.now()):
-                raise _refused()
+            email = await team.address_of_invited(tx, digest, now=self._clock.now())
+        if email is None:
+            raise _refused()
+        require_good(body.password, field="password", email=email)
         password_hash = await self._passwords.hash(body.password)
         async with self._database.tx() as tx:
             return respond(await self._accept(tx, request, body, digest, password_hash))

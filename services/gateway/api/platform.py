@@ -103,8 +103,8 @@ class Administration:
                 request,
                 "organization",
                 tenant_id,
-                before=before,
-                after=after,
+                before=_facts(before),
+                after=_facts(after),
                 tenant_id=tenant_id,
             )
         if "suspended_at" in changes:
@@ -186,6 +186,11 @@ class Administration:
         answer = await self._once.run(request, body, work, principal=principal, status=202)
         self._announced()
         return answer
+
+
+def _facts(tenant: TenantView) -> dict[str, object]:
+    """What the organization's own administrators may read of it in their audit log."""
+    return tenant.model_dump(mode="json", by_alias=True, exclude={"suspended_reason"})
 
 
 async def _tenant(tx: AsyncConnection, tenant_id: UUID) -> Tenant:

@@ -165,14 +165,14 @@ async def invite(
     )
 
 
-async def is_invited(tx: AsyncConnection, digest: bytes, *, now: datetime) -> bool:
-    """Whether somebody may choose a password by this token."""
+async def address_of_invited(tx: AsyncConnection, digest: bytes, *, now: datetime) -> str | None:
+    """The address of whoever may choose a password by this token."""
     found = await tx.execute(
-        select(InvitationRow.user_id).where(
-            InvitationRow.token_hash == digest, InvitationRow.expires_at > now
-        )
+        select(UserRow.email)
+        .join(InvitationRow, InvitationRow.user_id == UserRow.id)
+        .where(InvitationRow.token_hash == digest, InvitationRow.expires_at > now)
     )
-    return found.first() is not None
+    return found.scalar_one_or_none()
 
 
 async def invited(tx: AsyncConnection, digest: bytes, *, now: datetime) -> UUID | None:
