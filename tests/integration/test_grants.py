@@ -8,7 +8,15 @@ import asyncpg
 import pytest
 
 from shared.db.tables import Base
-from shared.db.tables.grants import APPEND_ONLY, FOREIGN, FUNCTIONS, SERVICES, role, statements
+from shared.db.tables.grants import (
+    APPEND_ONLY,
+    FOREIGN,
+    FUNCTIONS,
+    PARTS,
+    SERVICES,
+    role,
+    statements,
+)
 from shared.ids import new_id
 
 PRIVILEGES: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -30,7 +38,8 @@ def declared() -> Allowed:
         for service, table in APPEND_ONLY
         for privilege in ("UPDATE", "DELETE")
     }
-    return (own - kept) | foreign
+    parts = {(service, "SELECT", table) for service, _, table in PARTS}
+    return (own - kept) | foreign | parts
 
 
 def attempt(privilege: str, table: str) -> str:
@@ -96,6 +105,16 @@ def test_no_rule_is_about_a_table_that_does_not_exist_or_a_services_own() -> Non
         assert table in TABLES
         assert service in SERVICES
         assert table.split(".")[0] != service
+
+
+async def test_of_a_table_in_part_nothing_else_can_be_read(
+    connection: asyncpg.Connection,
+) -> None:
+    for service, columns, table in PARTS:
+        assert await may(connection, service, f"SELECT {columns} FROM {table}")
+        for column in Base.metadata.tables[table].columns:
+            readable = await may(connection, service, f'SELECT "{column.name}" FROM {table}')
+            assert readable == (column.name in columns.split(", ")), column.name
 
 
 async def test_no_role_can_log_in_or_is_more_than_a_role(connection: asyncpg.Connection) -> None:

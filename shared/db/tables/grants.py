@@ -47,8 +47,10 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("webhooks", "SELECT", "gateway.webhooks"),
     ("webhooks", "SELECT", "gateway.instances"),
     ("stats", "SELECT", "gateway.organizations"),
-    ("stats", "SELECT", "dispatcher.messages"),
 )
+
+# (service, columns, table of another service): to be read, and nothing else of it.
+PARTS: tuple[tuple[str, str, str], ...] = (("stats", "id, sent_at", "dispatcher.messages"),)
 
 # (service, table of its own): to be added to and read. What is too old goes by a function that
 # the migrations own, which spares what is not.
@@ -94,6 +96,11 @@ def statements() -> list[str]:
         made += [
             f"GRANT USAGE ON SCHEMA {table.split('.')[0]} TO {role(service)}",
             f"GRANT {privilege} ON {table} TO {role(service)}",
+        ]
+    for service, columns, table in PARTS:
+        made += [
+            f"GRANT USAGE ON SCHEMA {table.split('.')[0]} TO {role(service)}",
+            f"GRANT SELECT ({columns}) ON {table} TO {role(service)}",
         ]
     return made
 
