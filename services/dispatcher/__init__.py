@@ -2,7 +2,8 @@
 
 Owns      messages (status and outcome), transmissions, the pace of each instance.
 Reads     gateway.instances (guard, shard), sessions.session_states (readiness), sessions.shards and
-          sessions.handovers (to repeat only what has not been handed over).
+          sessions.handovers (to repeat only what has not been handed over);
+          gateway.worker_orders (whether it may work).
 Consumes  dispatch, transmissions_settled, receipts_reported; message.received, message.edited,
           message.revoked, instance.connected, instance.disconnected.
 Publishes transmit (to the owner of the instance's shard); message.sent, message.delivered,
