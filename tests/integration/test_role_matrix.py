@@ -120,6 +120,9 @@ BY_INSTANCE: Final = {
 }
 """Routes whose body names the instance, as ``instanceId``."""
 
+OF_INSTANCE: Final = {"instance", "message", "media", "instance key", "phone mapping"}
+"""What nobody sees who does not see the instance."""
+
 OF_A_KEY: Final = {"/api/webhook", "/api/webhook/test"}
 """Routes about the instance of the calling key, which lead people nowhere."""
 
@@ -308,14 +311,20 @@ class Matrix:
         self._hidden(call, caller, answer, told)
 
     def _hidden(self, call: Call, caller: Caller, answer: Answer, told: str) -> None:
-        """Of the house that is not the caller's, nothing is in the answer but what they named."""
+        """Of the house that is not the caller's, nothing is in the answer but what they named.
+
+        Nor is anything of an instance that they do not see.
+        """
         if caller.role == "operator" and call.path.startswith(EVERYBODYS):
             return
         theirs = self._house if caller.foreign or caller.role == "operator" else self._other
         named = call.filled(self._house)
         text = json.dumps(answer.body) if not isinstance(answer.body, bytes) else ""
-        seen = {mark for mark in theirs.marks() if mark in text and mark not in named}
-        assert not seen, f"{told}\nshows of another organization: {seen}"
+        hidden = theirs.marks()
+        if not caller.sees and not caller.foreign:
+            hidden |= {self._house.named[name] for name in OF_INSTANCE}
+        seen = {mark for mark in hidden if mark in text and mark not in named}
+        assert not seen, f"{told}\nshows what is hidden from them: {seen}"
 
 
 def _without_ids(answer: Answer) -> Any:
