@@ -4,7 +4,7 @@ from typing import Final
 
 from services.dispatcher.consumers import Consumers
 from services.dispatcher.dispatching import Dispatching
-from services.dispatcher.loops import Upkeep
+from services.dispatcher.loops import History, Retention, Upkeep
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.settings import DispatcherSettings
 from shared.broker.port import Subscription
@@ -47,6 +47,8 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
         clock=platform.clock,
         metrics=metrics,
     )
+    history = History(database=platform.database, ring=ring, clock=platform.clock, metrics=metrics)
+    retention = Retention(database=platform.database, clock=platform.clock, metrics=metrics)
     consumers = Consumers(
         database=platform.database,
         dispatching=dispatching,
@@ -77,6 +79,8 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
             Loop(name="outbox", run=relay.run),
             Loop(name="dispatching", run=dispatching.run),
             Loop(name="upkeep", run=upkeep.run),
+            Loop(name="history", run=history.run),
+            Loop(name="retention", run=retention.run),
         ],
         subscriptions=[
             Subscription(queue="dispatcher.nudges", receive=nudges, batch=BATCH),

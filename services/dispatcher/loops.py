@@ -1,4 +1,4 @@
-"""Timed work that no message starts: expiry, doubt that lasts too long, and repairs."""
+"""Timed work that no message starts: expiry, doubt that lasts too long, repairs, and histories."""
 
 from datetime import timedelta
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from services.dispatcher import settlement
 from services.dispatcher.dispatching import Dispatching
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.store import upkeep
+from services.dispatcher.store import history, upkeep
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import Transient
@@ -18,6 +18,9 @@ log = get_logger()
 
 RHYTHM: Final = timedelta(seconds=1)
 LIMIT: Final = 500
+RETENTION_RHYTHM: Final = timedelta(minutes=10)
+# Between two batches of deletions, so that whoever else needs the disk gets it.
+BREATH: Final = timedelta(milliseconds=100)
 # Longer than the broker is usually away: the report itself says more than the row does.
 UNREPORTED_AFTER: Final = timedelta(minutes=10)
 
@@ -97,3 +100,96 @@ class Upkeep:
         if stranded:
             self._dispatching.look_at(stranded)
         return len(expired) == LIMIT or len(doubted) == LIMIT
+
+
+class History:
+    """Seals what is old, indexes what is new, and erases what nobody keeps any more."""
+
+    def __init__(
+        self, *, database: Database, ring: KeyRing, clock: Clock, metrics: DispatcherMetrics
+    ) -> None:
+        self._database = database
+        self._ring = ring
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                more = await self.step()
+            except Transient as error:
+                log.warning("history_postponed", reason=error.message)
+                more = False
+            else:
+                self._metrics.loop_succeeded.labels("history").set(self._clock.now().timestamp())
+            await self._clock.sleep(BREATH if more else RHYTHM)
+
+    async def step(self) -> bool:
+        """Do a batch of each; whether there was so much that more is left."""
+        async with self._database.hot_tx(durable=False) as connection:
+            indexed = await history.index(connection, ring=self._ring, limit=LIMIT)
+        async with self._database.hot_tx() as connection:
+            sealed = await history.seal_old(connection, ring=self._ring, limit=LIMIT)
+        erasing = await self.erase()
+        self._metrics.history.labels("indexed").inc(indexed)
+        self._metrics.history.labels("sealed").inc(sealed)
+        return erasing or LIMIT in {indexed, sealed}
+
+    async def erase(self) -> bool:
+        """Erase a batch of a history that nobody keeps any more; whether more may be left."""
+        now = self._clock.now()
+        async with self._database.hot_tx() as connection:
+            tenant_id = await history.begin_erasing(connection, now=now)
+            if tenant_id is None:
+                return False
+            walked = await history.erase(connection, tenant_id, now=now, limit=LIMIT)
+        self._metrics.history.labels("erased").inc(walked.done)
+        if walked.ended:
+            log.info("history_erased", tenant_id=str(tenant_id))
+        return True
+
+
+class Retention:
+    """Deletes messages that are older than their organization wants them to be."""
+
+    def __init__(self, *, database: Database, clock: Clock, metrics: DispatcherMetrics) -> None:
+        self._database = database
+        self._clock = clock
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Delete until cancelled."""
+        while True:
+            try:
+                await self.round()
+            except Transient as error:
+                log.warning("retention_postponed", reason=error.message)
+            else:
+                self._metrics.loop_succeeded.labels("retention").set(self._clock.now().timestamp())
+            await self._clock.sleep(RETENTION_RHYTHM)
+
+    async def round(self) -> int:
+        """Delete all that is too old, a batch at a time; returns how many messages that were.
+
+        A crash loses nothing: the next round walks again from the oldest that is left.
+        """
+        deleted = 0
+        async with self._database.hot() as connection:
+            wanted = await history.retentions(connection)
+        for tenant_id, kept in wanted:
+            before = self._clock.now() - kept
+            after, ended = 0, False
+            while not ended:
+                async with self._database.hot_tx() as connection:
+                    walked = await history.delete_old(
+                        connection, tenant_id, before=before, after=after, limit=LIMIT
+                    )
+                after, ended = walked.upto, walked.ended
+                deleted += walked.done
+                self._metrics.history.labels("deleted").inc(walked.done)
+                if not ended:
+                    await self._clock.sleep(BREATH)
+        if deleted:
+            log.info("messages_deleted", count=deleted)
+        return deleted

@@ -1,7 +1,8 @@
 """Messages: listed, looked at, followed hop by hop."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
 
 from aiohttp import web
 from pydantic import TypeAdapter
@@ -14,21 +15,73 @@ from services.gateway.api.schemas.messages import (
     MessageView,
     shown_address,
 )
+from services.gateway.domain.masking import masked, sees_content, sees_masked
 from services.gateway.domain.permissions import KeyPermission
-from services.gateway.domain.principal import Principal, scope_of
+from services.gateway.domain.principal import Principal, Scope, scope_of
 from services.gateway.domain.recipients import NotAnAddress, address_of
-from services.gateway.domain.timeline import Milestones, origin_of, timeline
-from services.gateway.store import journeys, messages
+from services.gateway.domain.timeline import Hop, Milestones, origin_of, timeline
+from services.gateway.store import accounts, journeys, messages
 from services.gateway.store.messages import Message, Wanted
 from shared.db.database import Database
-from shared.errors import NotFound
+from shared.errors import Conflict, NotFound
+from shared.log import get_logger
+from shared.messaging import words
 from shared.messaging.contents import opened
-from shared.security.sealing import KeyRing
+from shared.security.sealing import KeyRing, Unsealable
 from shared.web.body import invalid, read_query
 from shared.web.envelope import Pagination, respond, respond_page
 from shared.web.pagination import Keyset
 
+log = get_logger()
+
+# A search for more is a text, and a page of it would find that as well.
+MOST_ASKED: Final = 10
+
 _POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(int))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eyes:
+    """How a caller sees messages: numbers ``masked`` or not, and whether they ``read`` contents."""
+
+    ring: KeyRing
+    masked: bool
+    reads: bool
+
+    def message(self, message: Message) -> MessageView:
+        """A message as they see it."""
+        view = MessageView.of(message, self._content(message) if self.reads else None)
+        if self.masked:
+            shown = {
+                "from_": masked(view.from_),
+                "to": masked(view.to),
+                "chat_id": masked(view.chat_id),
+            }
+            view = view.model_copy(update=shown)
+        return view
+
+    def _content(self, message: Message) -> dict[str, object] | None:
+        try:
+            return opened(
+                self.ring,
+                message.tenant_id,
+                message.id,
+                sealed=message.sealed,
+                plain=message.content,
+            )
+        except Unsealable:
+            log.exception("message_not_readable", message_id=str(message.id))
+            return None  # The list of all others is not to fail over one.
+
+    def hop(self, hop: Hop) -> Hop:
+        """One hop of its journey as they see it."""
+        if not self.masked:
+            return hop
+        details = {
+            name: masked(value) if isinstance(value, str) else value
+            for name, value in hop.details.items()
+        }
+        return replace(hop, details=details)
 
 
 class Messages:
@@ -49,7 +102,12 @@ class Messages:
         if query.page is not None:
             offset = (query.page - 1) * query.limit
         after = _POSITIONS.decode(query.cursor) if query.cursor else None
+        if query.search is not None:
+            if by_number:
+                raise invalid({"search": "cannot go with page or offset; follow the cursor"})
+            return await self._search(request, query, scope, query.search, after=after)
         async with self._database.tx() as tx:
+            eyes = await self._eyes(tx, request[PRINCIPAL])
             rows = await messages.page(
                 tx, scope, wanted, after=after, offset=offset, limit=query.limit + 1
             )
@@ -65,16 +123,55 @@ class Messages:
                 page=query.page or offset // query.limit + 1,
                 total=total,
             )
-        return respond_page([self._view(row) for row in shown], pagination)
+        return respond_page([eyes.message(row) for row in shown], pagination)
+
+    async def _search(
+        self,
+        request: web.Request,
+        query: MessageQuery,
+        scope: Scope,
+        search: str,
+        *,
+        after: int | None,
+    ) -> web.StreamResponse:
+        tenant_id = scope.tenant_id
+        asked = words.of_query(search)
+        if not asked:
+            raise invalid({"search": "has no word in it; send letters or digits"})
+        if len(asked) > MOST_ASKED:
+            raise invalid({"search": f"has too many words; send at most {MOST_ASKED}"})
+        keys = self._ring.index_keys(tenant_id)
+        hashed = list(zip(*(words.hashes(key, asked) for key in keys), strict=True))
+        async with self._database.tx() as tx:
+            organization = await accounts.organization(tx, tenant_id)
+            if organization is None or organization.content_storage != "encrypted":
+                raise Conflict(
+                    "Your organization keeps no content, so there is nothing to search. Have an"
+                    ' admin send PUT /api/organization with {"contentStorage": "encrypted"}; what'
+                    " is said from then on can be found."
+                )
+            eyes = await self._eyes(tx, request[PRINCIPAL])
+            found = await messages.search(
+                tx, scope, _wanted(query), hashed, after=after, limit=query.limit + 1
+            )
+        shown, pagination = _POSITIONS.page(
+            found.messages, limit=query.limit, position=lambda row: row.sequence
+        )
+        if found.further is not None and not pagination.has_more:
+            cursor = _POSITIONS.encode(found.further)
+            pagination = Pagination(limit=query.limit, next_cursor=cursor, has_more=True)
+        return respond_page([eyes.message(row) for row in shown], pagination)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            return respond(self._view(await _message(tx, request)))
+            eyes = await self._eyes(tx, request[PRINCIPAL])
+            return respond(eyes.message(await _message(tx, request)))
 
     async def timeline(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
         async with self._database.tx() as tx:
             message = await _message(tx, request)
+            eyes = await self._eyes(tx, principal)
             handovers = await journeys.handovers(tx, message.id)
             attempts = await journeys.webhook_attempts(tx, principal.tenant_id, message.id)
             changes = await journeys.changes(tx, self._ring, message.id)
@@ -97,13 +194,15 @@ class Messages:
             revoked_at=message.revoked_at,
         )
         hops = timeline(milestones, handovers, attempts, changes)
-        return respond([HopView.of(hop) for hop in hops])
+        return respond([HopView.of(eyes.hop(hop)) for hop in hops])
 
-    def _view(self, message: Message) -> MessageView:
-        content = opened(
-            self._ring, message.tenant_id, message.id, sealed=message.sealed, plain=message.content
+    async def _eyes(self, tx: AsyncConnection, principal: Principal) -> Eyes:
+        masking = principal.role is not None and await accounts.masks(tx, principal.tenant_id)
+        return Eyes(
+            ring=self._ring,
+            masked=sees_masked(principal, masking=masking),
+            reads=sees_content(principal, masking=masking),
         )
-        return MessageView.of(message, content)
 
 
 def _may_see_urls(principal: Principal) -> bool:

@@ -233,6 +233,12 @@ async def update_organization(
         )
 
 
+async def masks(tx: AsyncConnection, tenant_id: UUID) -> bool:
+    """Whether the organization hides numbers from some of its people."""
+    query = select(OrganizationRow.pii_masking).where(OrganizationRow.id == tenant_id)
+    return bool((await tx.execute(query)).scalar_one_or_none())
+
+
 async def erasure(tx: AsyncConnection, tenant_id: UUID) -> Erasure | None:
     """How far the erasing of the organization's history is; ``None`` if none was begun."""
     row = (

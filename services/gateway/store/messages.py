@@ -3,13 +3,27 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    and_,
+    any_,
+    exists,
+    func,
+    literal,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 
 from services.gateway.domain.principal import Scope
-from shared.db.tables.dispatcher import MessageRow
+from shared.db.tables.dispatcher import MessageRow, MessageWordRow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +75,19 @@ class Wanted:
     chat: str | None = None
     since: datetime | None = None
     before: datetime | None = None
+
+
+# How many of the messages with its rarest word a search looks at before it answers with what it
+# has found so far: some 20 ms, whatever is asked for.
+LOOKED_AT: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has found. From sequence ``further`` on there may be more."""
+
+    messages: list[Message]
+    further: int | None
 
 
 _COLUMNS = (
@@ -131,6 +158,95 @@ async def page(
     )
     if after is not None:
         query = query.where(MessageRow.sequence < after)
+    return [Message(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)]
+
+
+async def search(
+    tx: AsyncConnection,
+    scope: Scope,
+    wanted: Wanted,
+    words: Sequence[Sequence[int]],
+    *,
+    after: int | None = None,
+    limit: int,
+) -> Found:
+    """Messages that hold all of some words, latest accepted first, after sequence ``after``.
+
+    Each word comes as its hashes under every key of the ring. The rarest leads, and at most
+    ``LOOKED_AT`` of the messages that have it are looked at, whatever the others are.
+    """
+    leading, *others = await _rarest_first(tx, words)
+    candidates = union_all(
+        *(
+            select(MessageWordRow.sequence)
+            .where(
+                MessageWordRow.word == word,
+                *([] if after is None else [MessageWordRow.sequence < after]),
+            )
+            .order_by(MessageWordRow.sequence.desc())
+            .limit(LOOKED_AT)
+            .subquery()
+            .select()
+            for word in leading
+        )
+    ).subquery("candidates")
+    looked_at = (
+        select(candidates.c.sequence)
+        .order_by(candidates.c.sequence.desc())
+        .limit(LOOKED_AT)
+        .cte("looked_at")
+    )
+    holds = aliased(MessageWordRow)
+    matches = [
+        exists().where(holds.word.in_(word), holds.sequence == looked_at.c.sequence)
+        for word in others
+    ]
+    rows = (
+        await tx.execute(
+            select(looked_at.c.sequence, and_(true(), *matches)).order_by(
+                looked_at.c.sequence.desc()
+            )
+        )
+    ).all()
+    held = [sequence for sequence, matching in rows if matching]
+    messages: list[Message] = []
+    for some in (held[:limit], held[limit:]):
+        if some and len(messages) < limit:
+            messages += await _numbered(tx, scope, wanted, some, limit=limit - len(messages))
+    further = rows[-1][0] if len(rows) == LOOKED_AT and len(messages) < limit else None
+    return Found(messages, further)
+
+
+async def _rarest_first(tx: AsyncConnection, words: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """The words by how many messages have them, as far as that is worth counting."""
+    counts = [
+        select(func.count())
+        .select_from(
+            select(MessageWordRow.sequence)
+            .where(MessageWordRow.word.in_(word))
+            .limit(LOOKED_AT)
+            .subquery()
+        )
+        .scalar_subquery()
+        for word in words
+    ]
+    row = (await tx.execute(select(*counts))).one()
+    return [word for _, word in sorted(zip(row, words, strict=True), key=lambda one: one[0])]
+
+
+async def _numbered(
+    tx: AsyncConnection, scope: Scope, wanted: Wanted, sequences: Sequence[int], *, limit: int
+) -> list[Message]:
+    query = (
+        select(*_COLUMNS)
+        .where(
+            MessageRow.sequence == any_(literal(sequences, ARRAY(BigInteger))),
+            *_visible(scope),
+            *_conditions(wanted),
+        )
+        .order_by(MessageRow.sequence.desc())
+        .limit(limit)
+    )
     return [Message(**dict(zip(_NAMES, row, strict=True))) for row in await tx.execute(query)]
 
 

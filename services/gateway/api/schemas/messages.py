@@ -74,6 +74,15 @@ class MessageQuery(PageQuery):
     contact: str | None = Field(
         default=None, max_length=64, description="Both sides of the talk with this address."
     )
+    search: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="Words that all have to be in the message, in any order, upper or lower case."
+        " For organizations whose `contentStorage` is `encrypted`. A page may hold fewer messages"
+        " than there are; go on from `nextCursor` while `hasMore` is true.",
+        examples=["invoice march"],
+    )
     from_date: AwareDatetime | date | None = Field(
         default=None, description="Accepted at this time or later; a date is a day in UTC."
     )
@@ -103,7 +112,7 @@ class MessageView(ApiView):
     to: str = Field(examples=["+4915112345678"])
     chat_id: str = Field(examples=["4915112345678@s.whatsapp.net"])
     content: dict[str, object] | None = Field(
-        description="What it says; null once that is erased.",
+        description="What it says; null once that is erased, and to viewers if numbers are masked.",
         examples=[{"kind": "text", "text": "Hello"}],
     )
     content_erased: bool = Field(
@@ -143,7 +152,7 @@ class MessageView(ApiView):
                 "to": message.recipient,
                 "chat_id": message.chat,
                 "content": content,
-                "content_erased": content is None,
+                "content_erased": message.sealed is None and message.content is None,
                 "metadata": message.metadata,
                 "priority": ("high", "normal", "low")[message.priority],
                 "attempts": message.attempts,
