@@ -1,9 +1,6 @@
 """All five services in one process, with a PostgreSQL and a broker of their own: ``make run``."""
 
 import asyncio
-import json
-import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable
@@ -33,13 +30,13 @@ from shared.db import migrate
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.health import Health
+from shared.runtime.data_folder import DataFolder
 from shared.runtime.embedded_postgres import embedded_postgres
 from shared.runtime.heart import Heart
 from shared.runtime.main import start
 from shared.runtime.postgres_place import PostgresNotStarted
 from shared.runtime.serve import serve
 from shared.runtime.service import Platform, Service
-from shared.security.sealing import Key
 from shared.settings import ServiceSettings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -99,15 +96,15 @@ async def run(
     chosen: EmbeddedSettings, stop: asyncio.Event, started: asyncio.Event | None = None
 ) -> None:
     """Start everything, say so, and stop it when ``stop`` is set."""
-    chosen.data.mkdir(parents=True, exist_ok=True)
-    # Not in one file with what may be thrown away: without the keys what they sealed is lost.
-    keys = _kept(chosen.data / "encryption-keys", lambda: Key.new("1").written())
+    kept = DataFolder(chosen.data)
+    kept.make()
+    keys = kept.encryption_keys()
     clock = SystemClock()
     broker = MemoryBroker()
     async with AsyncExitStack() as stack:
-        database_url = await stack.enter_async_context(embedded_postgres(chosen.data / "postgres"))
+        database_url = await stack.enter_async_context(embedded_postgres(kept.postgres))
         await migrate.upgrade(database_url)
-        media = chosen.data / "media"
+        kept.tell_database(database_url)
 
         async def part(
             name: str, build: Callable[[S, Platform], Service], read: type[S], **more: object
@@ -155,9 +152,9 @@ async def run(
             webhook_allowed_nets=LOOPBACK,
             # In memory a publisher waits until everybody has received.
             linger=0,
-            jwt_secret=_jwt_secret(chosen.data / "secrets.json"),
+            jwt_secret=kept.jwt_secret(),
             encryption_keys=keys,
-            media_store=str(media),
+            media_store=str(kept.media),
         )
         others = [
             await part("dispatcher", dispatcher.build, DispatcherSettings, encryption_keys=keys),
@@ -166,7 +163,7 @@ async def run(
                 sessions.build,
                 SessionsSettings,
                 encryption_keys=keys,
-                media_store=str(media),
+                media_store=str(kept.media),
                 allowed_nets=LOOPBACK,
             ),
             await part(
@@ -216,22 +213,3 @@ async def _announce(chosen: EmbeddedSettings, ready: asyncio.Event, stop: asynci
 """
     )
     sys.stdout.flush()
-
-
-def _jwt_secret(path: Path) -> str:
-    """The secret that signs tokens."""
-    kept = _kept(path, lambda: json.dumps({"jwtSecret": secrets.token_urlsafe(48)}))
-    return str(json.loads(kept)["jwtSecret"])
-
-
-def _kept(path: Path, make: Callable[[], str]) -> str:
-    """A secret that is made once and kept with the data, readable by its owner alone."""
-    if not path.exists():
-        temporary = path.with_suffix(".new")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(make())
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    return path.read_text().strip()

@@ -1,0 +1,28 @@
+"""The commands, put together."""
+
+import asyncio
+
+import typer
+
+from services.command_line import operators
+from services.command_line.console import database_url
+from services.command_line.listing import instances, organizations
+from services.command_line.version1 import import_v1
+from shared.db import migrate
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Look after a Waypost from a shell. It needs DATABASE_URL, or a running 'make run'.",
+)
+app.add_typer(operators.app, name="operator")
+app.command()(organizations)
+app.command()(instances)
+app.command("import-v1")(import_v1)
+
+
+@app.command("migrate")
+def migrate_() -> None:
+    """Bring the database to the current schema. May be run any time, by several at once."""
+    asyncio.run(migrate.upgrade(database_url()))
+    typer.echo("The database has the current schema.")

@@ -1,0 +1,197 @@
+"""What operators do from a shell, each command as a process of its own."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from shared.ids import new_id
+from tests.support.builders import an_instance, an_organization
+from tests.support.gateway import Gateway
+from tests.support.keys import KEYS
+
+PASSWORD = "an example passphrase"
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it wrote."""
+
+    status: int
+    out: str
+    problems: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What it listed as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Waypost = Callable[..., Any]
+
+
+@pytest.fixture
+async def sql(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to look and prepare with."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def waypost(database_url: str) -> Waypost:
+    """The command line, on this test's database."""
+
+    async def run(*arguments: object, given: str = "", **environment: str) -> Said:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.command_line",
+            *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                **os.environ,
+                "DATABASE_URL": database_url,
+                "ENCRYPTION_KEYS": KEYS,
+                "NO_COLOR": "1",
+                **environment,
+            },
+        )
+        async with asyncio.timeout(60):
+            out, problems = await process.communicate(given.encode())
+        return Said(process.returncode or 0, out.decode(), problems.decode())
+
+    return run
+
+
+async def test_the_first_operator_is_made_here_and_logs_in(
+    gateway: Gateway, waypost: Waypost
+) -> None:
+    wanted = ("operator", "create", "--email", "Ops@example.com", "--name", "Ops")
+    made = await waypost(*wanted, "--password-stdin", given=f"{PASSWORD}\n")
+    assert made.status == 0, made.problems
+    assert PASSWORD not in made.out + made.problems
+    login = await gateway.stranger().post(
+        "/api/auth/login", {"email": "ops@example.com", "password": PASSWORD}
+    )
+    assert login.status == 200
+    operator = gateway.with_token(login.data["token"])
+    assert (await operator.get("/api/admin/organizations")).status == 200
+    again = await waypost(*wanted, "--password-stdin", given=f"{PASSWORD}\n")
+    assert again.status == 1
+    assert "account already" in again.problems
+    [listed] = (await waypost("operator", "list", "--json")).rows
+    assert (listed["email"], listed["active"]) == ("ops@example.com", True)
+
+
+async def test_an_operator_with_a_bad_address_or_password_is_not_made(
+    gateway: Gateway, waypost: Waypost
+) -> None:
+    for email, password, field in (("ops", PASSWORD, "email"), ("o@example.com", "x", "password")):
+        refused = await waypost(
+            "operator", "create", "--email", email, "--name", "O", "--password-stdin",
+            given=f"{password}\n",
+        )  # fmt: skip
+        assert refused.status == 1
+        assert f"The {field} " in refused.problems
+    assert await gateway.count("gateway.users") == 0
+
+
+async def test_organizations_and_instances_are_listed(
+    sql: asyncpg.Connection, waypost: Waypost
+) -> None:
+    one, other = await an_organization(sql, name="One"), await an_organization(sql, name="Other")
+    ready = await an_instance(sql, one)
+    created = await an_instance(sql, other, status=None)
+    await an_instance(sql, other, deleted_at=(await sql.fetchval("SELECT now()")))
+    rows = (await waypost("organizations", "--json")).rows
+    assert {row["name"]: row["instances"] for row in rows} == {"One": 1, "Other": 1}
+    rows = (await waypost("instances", "--json")).rows
+    assert {row["id"]: row["status"] for row in rows} == {
+        str(ready): "ready",
+        str(created): "created",
+    }
+    [row] = (await waypost("instances", "--organization", one, "--status", "ready", "--json")).rows
+    assert row["id"] == str(ready)
+    table = await waypost("organizations")
+    assert "One" in table.out
+    assert "plan" in table.out
+
+
+BACKUP = [
+    {"name": "Shop", "phone": "+49 151 1234 5678", "sessionPath": "/old/place"},
+    {"name": "Support", "phoneNumber": "12025550199"},
+    {"name": "Shop again", "number": "4915112345678"},
+]
+
+
+def backup_of(folder: Path, content: object) -> Path:
+    path = folder / "clients-backup.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+async def test_a_backup_of_version_1_becomes_instances_to_be_paired_once(
+    sql: asyncpg.Connection, waypost: Waypost, tmp_path: Path
+) -> None:
+    tenant = await an_organization(sql)
+    backup = backup_of(tmp_path, {"clients": BACKUP})
+    tried = await waypost("import-v1", backup, "--organization", tenant, "--dry-run")
+    assert tried.status == 0, tried.problems
+    assert tried.out.startswith("Would make 2 instances; 1 were there already.")
+    assert await sql.fetchval("SELECT count(*) FROM gateway.instances") == 0
+    for expected in ("Made 2 instances; 1 were", "Made 0 instances; 3 were"):
+        done = await waypost("import-v1", backup, "--organization", tenant)
+        assert done.out.startswith(expected), done.problems
+    rows = await sql.fetch("SELECT * FROM gateway.instances ORDER BY name")
+    assert [(row["name"], row["phone_number"], row["engine"]) for row in rows] == [
+        ("Shop", "+4915112345678", "whatsmeow"),
+        ("Support", "+12025550199", "whatsmeow"),
+    ]
+    assert {row["connected"] for row in rows} == {False}
+    assert len({row["shard"] for row in rows}) == 2
+
+
+async def test_a_backup_that_is_wrong_imports_nothing_and_says_where(
+    sql: asyncpg.Connection, waypost: Waypost, tmp_path: Path
+) -> None:
+    tenant = await an_organization(sql)
+    many = [{"name": f"n{number}", "phone": f"+1202555{number:04}"} for number in range(6)]
+    wrong: list[tuple[object, UUID, str]] = [
+        ("{", tenant, "is not JSON"),
+        ({"customers": []}, tenant, "array of clients"),
+        ([*BACKUP, {"name": "", "phone": "none"}], tenant, "client 4: name"),
+        (many, tenant, "The plan basic has 5 instances, 0 are used, and 6 would come"),
+        (BACKUP, new_id(), "There is no such organization"),
+    ]
+    for content, organization, problem in wrong:
+        backup = backup_of(tmp_path, content)
+        said = await waypost("import-v1", backup, "--organization", organization)
+        assert said.status == 1
+        assert problem in said.problems
+    missing = await waypost("import-v1", tmp_path / "none.json", "--organization", tenant)
+    assert "cannot be read: No such file" in missing.problems
+    known = await waypost("import-v1", backup, "--organization", tenant, "--engine", "telegram")
+    assert "There is no engine 'telegram'; there are: sandbox, whatsmeow." in known.problems
+    assert await sql.fetchval("SELECT count(*) FROM gateway.instances") == 0
+
+
+async def test_without_a_database_it_says_how_to_name_one(waypost: Waypost, tmp_path: Path) -> None:
+    said = await waypost("organizations", DATABASE_URL="", WAYPOST_DATA=str(tmp_path))
+    assert said.status == 1
+    assert "Set DATABASE_URL" in said.problems
+    away = await waypost("organizations", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert away.status == 1
+    assert "Traceback" not in away.problems
