@@ -34,9 +34,10 @@ WORKDIR /app
 COPY --from=build /venv /venv
 COPY shared shared
 COPY services services
-COPY deploy/healthcheck.py deploy/healthcheck.py
+COPY deploy/healthcheck.py deploy/waypost deploy/
 # The root file system may be read-only, so nothing could be compiled later.
-RUN python -m compileall -q services shared
+RUN python -m compileall -q services shared \
+    && ln -s /app/deploy/waypost /usr/local/bin/waypost
 
 # Numbers, not names: Kubernetes compares them with runAsNonRoot.
 USER 10001:10001

@@ -4,7 +4,7 @@ import asyncio
 
 import typer
 
-from services.command_line import operators
+from services.command_line import operators, sealing
 from services.command_line.console import database_url
 from services.command_line.listing import instances, organizations
 from services.command_line.version1 import import_v1
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Look after a Waypost from a shell. It needs DATABASE_URL, or a running 'make run'.",
 )
 app.add_typer(operators.app, name="operator")
+app.add_typer(sealing.app, name="keys")
 app.command()(organizations)
 app.command()(instances)
 app.command("import-v1")(import_v1)

@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from services.command_line.console import acting_as, fail, run, show
 from services.gateway.api.schemas.accounts import Registration
+from services.gateway.domain.auditing import SYSTEM, Entry
 from services.gateway.domain.permissions import Role
-from services.gateway.store import accounts
+from services.gateway.domain.team import PLATFORM
+from services.gateway.store import accounts, audit
 from services.gateway.store.accounts import User
 from shared.clock import SystemClock
 from shared.ids import new_id
@@ -42,20 +44,33 @@ def create(
 
 
 async def _create(wanted: Registration) -> None:
+    now = SystemClock().now()
     password_hash = await Passwords().hash(wanted.password)
     user = User(
         id=new_id(),
-        tenant_id=accounts.PLATFORM,
+        tenant_id=PLATFORM,
         email=wanted.email,
         name=wanted.name,
         role=Role.OPERATOR,
         active=True,
-        created_at=SystemClock().now(),
+        created_at=now,
         password_hash=password_hash,
+        joined_at=now,
+    )
+    entry = Entry(
+        id=new_id(),
+        at=now,
+        tenant_id=PLATFORM,
+        actor=SYSTEM,
+        action="operator.created",
+        resource_type="user",
+        resource_id=str(user.id),
+        after={"email": user.email, "name": user.name},
     )
     async with acting_as("gateway") as database, database.tx() as tx:
         if not await accounts.add_operator(tx, user):
             fail("This e-mail address has an account already; use another one.")
+        await audit.add(tx, entry)
     typer.echo(f"Made the operator {wanted.email}; log in at POST /api/auth/login.")
 
 

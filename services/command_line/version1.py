@@ -1,6 +1,7 @@
 """Coming from version 1: its clients become instances that wait to be paired."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -13,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.command_line.console import acting_as, fail, run
 from services.gateway.api.schemas.fields import PhoneNumber
+from services.gateway.domain.auditing import SYSTEM, Entry
 from services.gateway.domain.engines import ENGINES
 from services.gateway.domain.plans import PLANS
 from services.gateway.domain.principal import Scope
-from services.gateway.store import accounts, instances
+from services.gateway.store import accounts, audit, instances
 from services.gateway.store.instances import Instance
 from shared.clock import SystemClock
 from shared.db.tables.gateway import InstanceRow
@@ -104,10 +106,25 @@ async def _import(
                     updated_at=now,
                 ),
             )
+        if new and not dry_run:
+            await audit.add(tx, _entry(organization, list(new.values()), now))
     verb = "Would make" if dry_run else "Made"
     typer.echo(
         f"{verb} {len(new)} instances; {len(clients) - len(new)} were there already."
         + ("" if dry_run else " Pair each: POST /api/instances/{id}/connect, then its QR code.")
+    )
+
+
+def _entry(organization: UUID, clients: Sequence[Client], now: datetime) -> Entry:
+    return Entry(
+        id=new_id(),
+        at=now,
+        tenant_id=organization,
+        actor=SYSTEM,
+        action="instances.imported",
+        resource_type="organization",
+        resource_id=str(organization),
+        after={"instances": [client.name for client in clients]},
     )
 
 

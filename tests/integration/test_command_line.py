@@ -14,8 +14,11 @@ import asyncpg
 import pytest
 
 from shared.ids import new_id
+from shared.security.sealing import Key, KeyRing, Place
+from shared.security.signatures import SECRETS
 from tests.support.builders import an_instance, an_organization
-from tests.support.gateway import Gateway
+from tests.support.customer import Customer
+from tests.support.gateway import Gateway, Sender, running
 from tests.support.keys import KEYS
 
 PASSWORD = "an example passphrase"
@@ -94,6 +97,8 @@ async def test_the_first_operator_is_made_here_and_logs_in(
     assert "account already" in again.problems
     [listed] = (await waypost("operator", "list", "--json")).rows
     assert (listed["email"], listed["active"]) == ("ops@example.com", True)
+    entry = await gateway.row("SELECT * FROM gateway.audit_logs WHERE action = 'operator.created'")
+    assert (entry["actor_type"], entry["resource_id"]) == ("system", listed["id"])
 
 
 async def test_an_operator_with_a_bad_address_or_password_is_not_made(
@@ -183,9 +188,60 @@ async def test_a_backup_that_is_wrong_imports_nothing_and_says_where(
         assert problem in said.problems
     missing = await waypost("import-v1", tmp_path / "none.json", "--organization", tenant)
     assert "cannot be read: No such file" in missing.problems
-    known = await waypost("import-v1", backup, "--organization", tenant, "--engine", "telegram")
+    good = backup_of(tmp_path, BACKUP)
+    known = await waypost("import-v1", good, "--organization", tenant, "--engine", "telegram")
     assert "There is no engine 'telegram'; there are: sandbox, whatsmeow." in known.problems
     assert await sql.fetchval("SELECT count(*) FROM gateway.instances") == 0
+
+
+async def test_a_key_is_changed_without_anything_being_lost(
+    gateway: Gateway, sender: Sender, waypost: Waypost, database_url: str
+) -> None:
+    webhook = {"url": "https://example.com/hook", "events": ["*"]}
+    made = await sender.customer.post("/api/webhook", webhook)
+    sent = await sender.text(message="Said under the old key")
+    await gateway.sql.execute(
+        "INSERT INTO gateway.webhooks (id, tenant_id, is_primary, url, events, secret, active,"
+        " created_at, updated_at) VALUES ($1, $2, false, 'https://example.com', '{*}', 'whsec_old',"
+        " true, now(), now())",
+        new_id(),
+        sender.tenant,
+    )
+    printed = await waypost("keys", "new", "--id", "next")
+    both = f"{printed.out.strip()},{KEYS}"
+    for anew in (2, 0):
+        rotated = await waypost("keys", "rotate", ENCRYPTION_KEYS=both)
+        assert rotated.status == 0, rotated.problems
+        assert f"gateway.webhooks: {anew} sealed anew" in rotated.out
+    counted = (await waypost("keys", "status", "--json")).rows
+    assert {row["key"] for row in counted} == {"next"}
+    assert {"dispatcher.messages", "gateway.webhooks"} <= {row["table"] for row in counted}
+    rows = await gateway.sql.fetch("SELECT id, secret, secret_sealed FROM gateway.webhooks")
+    ring = KeyRing([Key.parse(printed.out)])
+    assert {row["secret"] for row in rows} == {None}
+    assert {
+        ring.open(row["secret_sealed"], Place(sender.tenant, SECRETS, str(row["id"]))).decode()
+        for row in rows
+    } == {made.data["secret"], "whsec_old"}
+    async with running(database_url, encryption_keys=printed.out.strip()) as after:
+        elsewhere = Customer(after.http, after.url, sender.customer.headers)
+        shown = await elsewhere.get(f"/api/messages/{sent.data['id']}")
+        assert shown.data["content"]["text"] == "Said under the old key"
+
+
+async def test_what_no_key_opens_is_told_and_left_as_it_is(
+    gateway: Gateway, sender: Sender, waypost: Waypost
+) -> None:
+    await sender.text()
+    before = await gateway.row("SELECT sealed FROM dispatcher.messages")
+    said = await waypost("keys", "rotate", ENCRYPTION_KEYS=Key.new("another").written())
+    assert said.status == 1
+    assert "dispatcher.messages: 0 sealed anew, 1 could not be opened" in said.out
+    assert "put the key that has sealed them into ENCRYPTION_KEYS" in said.problems
+    assert await gateway.row("SELECT sealed FROM dispatcher.messages") == before
+    wrong = await waypost("keys", "rotate", ENCRYPTION_KEYS="1:short")
+    assert wrong.status == 1
+    assert "short" not in wrong.problems
 
 
 async def test_without_a_database_it_says_how_to_name_one(waypost: Waypost, tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ class Security(StrEnum):
 
 # What the log holds that no route declares.
 BEYOND_ROUTES: Final[Mapping[str, str]] = {
+    "operator.created": "An operator of the platform was made from a shell",
+    "instances.imported": "Clients of version 1 were made instances from a shell",
     Security.LOGIN_FAILED: "A login with a wrong password, or for an address without an account",
     Security.LOGIN_LOCKED: "Logins that had to wait, because too many had failed",
     Security.REFRESH_TOKEN_REUSED: "A refresh token was used twice, so its login was ended",
