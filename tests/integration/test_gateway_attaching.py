@@ -1,5 +1,6 @@
 """Sending files: brought by a form or as base64, named by an upload, or by a URL."""
 
+import asyncio
 import base64
 import io
 from typing import Any
@@ -205,6 +206,37 @@ async def test_a_repeated_form_under_a_key_sends_once_and_keeps_one_file(
         assert other.code == "IDEMPOTENCY_MISMATCH"
     assert await gateway.count("dispatcher.messages") == 1
     assert await files(gateway) == 1
+
+
+async def test_a_refused_form_does_not_take_the_file_that_another_under_its_key_sends(
+    gateway: Gateway, sender: Sender
+) -> None:
+    for n in range(8):
+        headers = {"Idempotency-Key": f"picture-{n}"}
+        refused = [{"to": "nobody"}, {"colour": "red"}, {"replyTo": str(new_id())}]
+        *others, accepted = await asyncio.gather(
+            *(send_form(sender, "image", PNG, headers=headers, **fields) for fields in refused),
+            send_form(sender, "image", PNG, headers=headers),
+        )
+        assert {answer.status for answer in others} <= {409, 422}
+        if accepted.status == 409:  # One of the others was on its way under this key.
+            accepted = await send_form(sender, "image", PNG, headers=headers)
+        said = (await row_of(gateway, accepted))["content"]
+        stored = await sender.customer.get(f"/api/media/{said.media_id}")
+        assert stored.data["status"] == "stored"
+        assert await files(gateway) == n + 1
+
+
+async def test_of_forms_at_once_that_are_all_refused_nothing_stays(
+    gateway: Gateway, sender: Sender
+) -> None:
+    headers = {"Idempotency-Key": "picture"}
+    answers = await asyncio.gather(
+        *(send_form(sender, "image", PNG, headers=headers, to="nobody") for _ in range(6)),
+        *(send_form(sender, "image", PNG, to="nobody") for _ in range(2)),
+    )
+    assert {answer.status for answer in answers} == {422}
+    assert await files(gateway) == 0
 
 
 async def test_files_of_others_and_files_that_were_received_cannot_be_sent(

@@ -137,7 +137,7 @@ async def test_a_form_gives_its_file_and_its_other_fields(desk: Desk) -> None:
         samples.JPEG, filename="cat.jpg", fields={"to": "+12025550199", "caption": "Grüße"}
     )
     assert (media.mime_type, media.size) == ("image/jpeg", len(samples.JPEG))
-    assert (media.filename, media.fresh) == ("cat.jpg", True)
+    assert (media.filename, media.held) == ("cat.jpg", True)
     assert media.fields == {"to": "+12025550199", "caption": "Grüße"}
     assert await stored(desk, media) == samples.JPEG
     row = await desk.sql.fetchrow("SELECT * FROM gateway.media WHERE id = $1", media.media_id)
@@ -182,7 +182,7 @@ async def test_a_request_that_is_no_form_is_refused(desk: Desk) -> None:
 async def test_under_one_key_the_same_file_is_one_file(desk: Desk) -> None:
     first = await desk.send(samples.png(), key="k")
     again = await desk.send(samples.png(), key="k")
-    assert (first.fresh, again.fresh) == (True, False)
+    assert (first.held, again.held) == (True, True)
     assert again.media_id == first.media_id
     assert await desk.rows() == 1
     assert (await desk.send(samples.png("other"), key="k")).media_id != first.media_id
@@ -196,7 +196,7 @@ async def test_another_caller_with_the_same_key_gets_a_file_of_its_own(desk: Des
     desk.principal = _key_of(tenant, await an_instance(desk.sql, tenant))
     other = await desk.send(samples.png(), key="k")
     assert other.media_id != first.media_id
-    assert other.fresh
+    assert other.held
     assert await stored(desk, other) == samples.png()
 
 
@@ -206,22 +206,23 @@ async def test_a_file_that_was_deleted_is_back_when_its_request_is_repeated(desk
     await desk.store.delete(desk.principal.tenant_id, first.sha256)
     await desk.sql.execute("UPDATE gateway.media SET erased_at = deleted_at")
     again = await desk.send(samples.png(), key="k")
-    assert (again.media_id, again.fresh) == (first.media_id, True)
+    assert (again.media_id, again.held) == (first.media_id, True)
     assert await stored(desk, again) == samples.png()
     row = await desk.sql.fetchrow("SELECT deleted_at, erased_at FROM gateway.media")
     assert row is not None
     assert (row["deleted_at"], row["erased_at"]) == (None, None)
 
 
-async def test_a_file_whose_message_was_refused_is_taken_back_unless_it_was_there_before(
-    desk: Desk,
+@pytest.mark.parametrize("first_goes_first", [True, False])
+async def test_a_file_whose_message_was_refused_is_taken_back_with_the_last_of_its_requests(
+    desk: Desk, first_goes_first: bool
 ) -> None:
-    once = await desk.send(samples.png(), key="k")
+    first = await desk.send(samples.png(), key="k")
     repeated = await desk.send(samples.png(), key="k")
-    await desk.uploads.discard(desk.principal, repeated)
+    one, other = (first, repeated) if first_goes_first else (repeated, first)
+    await desk.uploads.discard(desk.principal, one)
     assert await desk.rows() == 1
-    await desk.uploads.discard(desk.principal, once)
-    await desk.uploads.discard(desk.principal, once)
+    await desk.uploads.discard(desk.principal, other)
     assert await desk.rows() == 0
 
 
@@ -248,7 +249,7 @@ async def test_base64_is_stored_like_a_form(desk: Desk) -> None:
 async def test_an_upload_is_named_by_whoever_may(desk: Desk) -> None:
     uploaded = await desk.send(samples.png())
     found = await desk.uploads.named(desk.principal, uploaded.media_id, "image")
-    assert (found.media_id, found.sha256, found.fresh) == (
+    assert (found.media_id, found.sha256, found.held) == (
         uploaded.media_id,
         uploaded.sha256,
         False,
@@ -269,7 +270,10 @@ async def test_an_upload_is_named_by_whoever_may(desk: Desk) -> None:
     with pytest.raises(Rejected):
         await desk.uploads.named(stranger, uploaded.media_id, "image")
 
+    # It has been named, so nobody's refusal takes it back.
     await desk.uploads.discard(desk.principal, uploaded)
+    await desk.uploads.named(desk.principal, uploaded.media_id, "image")
+    await desk.sql.execute("UPDATE gateway.media SET deleted_at = created_at")
     for id_ in (uploaded.media_id, new_id()):
         with pytest.raises(Rejected, match="mediaId"):
             await desk.uploads.named(desk.principal, id_, "image")
@@ -298,8 +302,8 @@ async def test_files_for_which_there_is_no_room_are_told_to_come_again(desk: Des
         )
         with pytest.raises(Transient, match="try again"):
             await desk.uploads.read_model(request, NewFile)
-        assert (await desk.send(samples.png())).fresh
-    assert (await desk.send(large)).fresh
+        assert (await desk.send(samples.png())).held
+    assert (await desk.send(large)).held
 
 
 async def test_a_file_that_is_erased_while_it_is_uploaded_again_is_put_again(desk: Desk) -> None:

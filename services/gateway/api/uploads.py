@@ -9,7 +9,8 @@ row is committed, so that a message may name its ``media_id`` from then on::
 
 Under an ``Idempotency-Key`` the same file of the same caller gets the same ``media_id`` each time,
 so a request that is repeated has the same fingerprint and leaves no second file behind. If the
-message is refused after all, ``discard`` takes back a file that came with it.
+message is refused after all, ``discard`` takes back a file that came with it, unless another
+request has brought the same under the same key and counts on it.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.gateway.api.once import IDEMPOTENCY_KEY
 from services.gateway.api.staging import MULTIPART, Room, Staged, Staging
 from services.gateway.domain.plans import QuotaExceeded
-from services.gateway.domain.principal import Principal, Scope, scope_of
+from services.gateway.domain.principal import Principal, scope_of
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import media
 from services.gateway.store.media import NewMedia
@@ -59,7 +60,7 @@ ResultT = TypeVar("ResultT")
 class StoredMedia:
     """A file that a message may carry. ``fields`` are the other fields of its form, as they came.
 
-    ``fresh`` says that this request has brought it: it was not there before.
+    ``held`` says that this request has brought it, and lets it go if its message is refused.
     """
 
     media_id: UUID
@@ -68,7 +69,7 @@ class StoredMedia:
     sha256: str
     filename: str | None
     fields: Mapping[str, str] = field(default_factory=dict)
-    fresh: bool = False
+    held: bool = False
 
 
 class _Erased(Exception):
@@ -165,6 +166,9 @@ class Uploads:
         by_key = principal.instance_id is not None
         async with self._database.tx() as tx:
             found = await media.find(tx, scope_of(principal), media_id, unowned=by_key)
+            if found is not None and found.source == "upload":
+                there = await media.name(tx, principal.tenant_id, found.id)
+                found = found if there else None
         if found is None:
             raise invalid({field: "is not a file of yours, or was deleted; upload it first"})
         if found.source == "inbound" or found.size is None or found.sha256 is None:
@@ -179,13 +183,14 @@ class Uploads:
         )
 
     async def discard(self, principal: Principal, stored: StoredMedia) -> None:
-        """Forget a file whose message was refused, unless it was there before that message."""
-        if not stored.fresh:
+        """Let go of a file whose message was refused; it is forgotten if nobody else holds it.
+
+        Should this process die before, the file stays until somebody deletes it.
+        """
+        if not stored.held:
             return
         async with self._database.tx() as tx:
-            found = await media.find(tx, Scope(principal.tenant_id), stored.media_id)
-            if found is not None:
-                await media.delete(tx, principal.tenant_id, found, now=self._clock.now())
+            await media.let_go(tx, principal.tenant_id, stored.media_id, now=self._clock.now())
 
     def type_of(self, staged: Staged, kind: MediaKind | None, *, field: str) -> str:
         """The type of what has arrived, if it may be kept and sent as ``kind``."""
@@ -201,8 +206,16 @@ class Uploads:
             require(kind, mime_type, staged.size)
         return mime_type
 
-    def new(self, principal: Principal, staged: Staged, mime_type: str, *, id_: UUID) -> NewMedia:
-        """The row of what has arrived."""
+    def new(
+        self,
+        principal: Principal,
+        staged: Staged,
+        mime_type: str,
+        *,
+        id_: UUID,
+        held: bool = False,
+    ) -> NewMedia:
+        """The row of what has arrived; ``held`` by the request whose message it came with."""
         return NewMedia(
             id=id_,
             tenant_id=principal.tenant_id,
@@ -213,6 +226,7 @@ class Uploads:
             mime_type=mime_type,
             filename=staged.filename,
             created_at=self._clock.now(),
+            held=held,
         )
 
     async def keep(
@@ -251,13 +265,13 @@ class Uploads:
         self, request: web.Request, principal: Principal, staged: Staged, mime_type: str
     ) -> StoredMedia:
         id_ = _id(request, principal, staged.sha256)
-        new = self.new(principal, staged, mime_type, id_=id_)
+        new = self.new(principal, staged, mime_type, id_=id_, held=True)
 
         async def record() -> bool:
             async with self._database.tx() as tx:
                 return await self.add(tx, new)
 
-        fresh = await self.keep(new, staged, record)
+        await self.keep(new, staged, record)
         return StoredMedia(
             media_id=new.id,
             mime_type=mime_type,
@@ -265,7 +279,7 @@ class Uploads:
             sha256=staged.sha256,
             filename=staged.filename,
             fields=staged.fields,
-            fresh=fresh,
+            held=True,
         )
 
     async def _require_room(self, tx: AsyncConnection, new: NewMedia) -> None:

@@ -62,7 +62,7 @@ class MediaFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMedia:
     """A file that has just been stored. ``instance_id``: whose key brought it, if it was a key;
-    else ``uploaded_by`` is who.
+    else ``uploaded_by`` is who. ``held``: it came with a message, and goes if that is refused.
     """
 
     id: UUID
@@ -74,6 +74,7 @@ class NewMedia:
     mime_type: str
     filename: str | None
     created_at: datetime
+    held: bool = False
 
 
 _NAMES = tuple(MediaFile.__dataclass_fields__)
@@ -125,22 +126,69 @@ async def page(
 async def add(tx: AsyncConnection, new: NewMedia) -> bool:
     """Record a file that is stored; false if its id was there, live and all, already.
 
-    One that was deleted under the same id is back: whoever chose that id meant the same file.
+    One that was deleted under the same id is back: whoever chose that id meant the same file. One
+    that was there stays as long as whoever brings it now holds it, if others let it go.
     """
     values = {name: getattr(new, name) for name in NewMedia.__dataclass_fields__}
+    holders = 1 if values.pop("held") else None
     added = await tx.execute(
         upsert(MediaRow)
-        .values(**values)
+        .values(**values, holders=holders)
         .on_conflict_do_update(
             index_elements=[MediaRow.id],
-            set_={"deleted_at": None, "erased_at": None},
+            set_={"deleted_at": None, "erased_at": None, "holders": holders},
             where=MediaRow.deleted_at.is_not(None)
             & (MediaRow.tenant_id == new.tenant_id)
             & (MediaRow.sha256 == new.sha256),
         )
         .returning(MediaRow.id)
     )
-    return added.first() is not None
+    if added.first() is not None:
+        return True
+    # The conflict has locked the row, so that nobody deletes it before it is held.
+    held = MediaRow.holders + 1 if new.held else null()
+    await tx.execute(
+        update(MediaRow)
+        .where(MediaRow.id == new.id, MediaRow.tenant_id == new.tenant_id)
+        .values(holders=held)
+    )
+    return False
+
+
+async def name(tx: AsyncConnection, tenant_id: UUID, media_id: UUID) -> bool:
+    """Have an upload stay whatever becomes of the message it came with; false if it is gone."""
+    live = (
+        MediaRow.id == media_id,
+        MediaRow.tenant_id == tenant_id,
+        MediaRow.deleted_at.is_(None),
+    )
+    found = (await tx.execute(select(MediaRow.holders).where(*live))).first()
+    if found is None or found[0] is None:
+        return found is not None
+    named = await tx.execute(
+        update(MediaRow).where(*live).values(holders=None).returning(MediaRow.id)
+    )
+    return named.first() is not None
+
+
+async def let_go(tx: AsyncConnection, tenant_id: UUID, media_id: UUID, *, now: datetime) -> None:
+    """Take back one request's hold of a file, and the file with the last of them.
+
+    One statement, which waits for whoever is about to hold or to name it, and then counts anew.
+    """
+    await tx.execute(
+        update(MediaRow)
+        .where(
+            MediaRow.id == media_id,
+            MediaRow.tenant_id == tenant_id,
+            MediaRow.deleted_at.is_(None),
+            MediaRow.holders.is_not(None),
+        )
+        .values(
+            holders=MediaRow.holders - 1,
+            deleted_at=case((MediaRow.holders <= 1, literal(now))),
+        )
+    )
 
 
 async def lock_quota(tx: AsyncConnection, tenant_id: UUID) -> None:

@@ -346,7 +346,9 @@ class MediaRow(Base):
 
     ``instance_id`` is whose key brought it; a file without one was brought by a person, and
     ``uploaded_by`` says who, unless that was before it was kept. One that is ``passing`` came
-    with a message, and is kept no longer than what that says. A row with ``deleted_at`` is as good
+    with a message, and is kept no longer than what that says. ``holders`` are the requests that
+    have brought it with a message which was not refused; it goes with the last of them. Without, it
+    was uploaded by itself or has been named since, and stays. A row with ``deleted_at`` is as good
     as gone, and since ``erased_at`` it keeps no bytes any more; with the id of a row in
     ``sessions.inbound_media`` it says that a received file was deleted.
     """
@@ -372,6 +374,7 @@ class MediaRow(Base):
     mime_type: Mapped[Word]
     filename: Mapped[Word | None]
     passing: Mapped[bool] = mapped_column(server_default=text("false"))
+    holders: Mapped[int | None]
     created_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
     erased_at: Mapped[Moment | None]

@@ -1,4 +1,4 @@
-"""How much of its plan each tenant has used in a month."""
+"""How much of its plan each tenant has used in a month, and who still counts on a file."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,8 +26,10 @@ def upgrade() -> None:
         schema="gateway",
         postgresql_with={"fillfactor": "50"},
     )
+    op.add_column("media", sa.Column("holders", sa.Integer(), nullable=True), schema="gateway")
 
 
 def downgrade() -> None:
     """Back."""
+    op.drop_column("media", "holders", schema="gateway")
     op.drop_table("message_usage", schema="gateway")
