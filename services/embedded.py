@@ -149,7 +149,7 @@ async def run(
             GatewaySettings,
             host=chosen.host,
             port=chosen.port,
-            webhook_allowed_nets=LOOPBACK,
+            allowed_nets=LOOPBACK,
             # In memory a publisher waits until everybody has received.
             linger=0,
             jwt_secret=kept.jwt_secret(),

@@ -284,9 +284,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             database=database, revocations=revocations, relay=relay, clock=clock
         ),
         pairing=Pairing(askable=askable, limits=limits),
-        guards=Guards(
-            database=database, policy=settings.webhook_policy, limits=limits, clock=clock
-        ),
+        guards=Guards(database=database, policy=settings.policy, limits=limits, clock=clock),
         keys=Keys(
             database=database,
             once=once,
@@ -304,7 +302,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 sending=sending,
                 contents=contents,
                 uploads=uploads,
-                policy=settings.webhook_policy,
+                policy=settings.policy,
             ),
             changing=Changing(
                 database=database, senders=senders, sending=sending, limits=limits, clock=clock
@@ -328,7 +326,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             once=once,
             relay=relay,
             ring=ring,
-            policy=settings.webhook_policy,
+            policy=settings.policy,
             test_deadline=timedelta(seconds=settings.webhook_test_seconds),
             limits=limits,
             clock=clock,

@@ -6,16 +6,14 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from shared.media.settings import MediaSettings
-from shared.security.addresses import Network, networks
-from shared.security.egress import EgressPolicy, host_names
-from shared.security.settings import SealingSettings
+from shared.security.settings import EgressSettings, SealingSettings
 
 
 def _from(name: str, env: str) -> AliasChoices:
     return AliasChoices(name, env)
 
 
-class GatewaySettings(MediaSettings, SealingSettings):
+class GatewaySettings(MediaSettings, SealingSettings, EgressSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(
@@ -174,21 +172,6 @@ class GatewaySettings(MediaSettings, SealingSettings):
         validation_alias=_from("invitation_hours", "WAYPOST_INVITATION_HOURS"),
         description="Hours in which an invitation, or the reset of a password, can be used.",
     )
-    webhook_allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (),
-        validation_alias=_from("webhook_allowed_nets", "WEBHOOK_ALLOWED_NETS"),
-        description="Private networks that webhooks may lead to, as the webhook service has them.",
-    )
-    webhook_allow_http: bool = Field(
-        False,
-        validation_alias=_from("webhook_allow_http", "WEBHOOK_ALLOW_HTTP"),
-        description="Whether webhooks may use plain http://, as the webhook service has it.",
-    )
-    webhook_own_hosts: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(),
-        validation_alias=_from("webhook_own_hosts", "WEBHOOK_OWN_HOSTS"),
-        description="Host names of this system, where no webhook may lead; comma-separated.",
-    )
     webhook_test_seconds: float = Field(
         20,
         gt=0,
@@ -295,30 +278,11 @@ class GatewaySettings(MediaSettings, SealingSettings):
     def _origins(cls, value: object) -> object:
         return tuple(_parts(value)) if isinstance(value, str) else value
 
-    @field_validator("webhook_allowed_nets", mode="before")
-    @classmethod
-    def _nets(cls, value: object) -> object:
-        return networks(_parts(value)) if isinstance(value, str) else value
-
-    @field_validator("webhook_own_hosts", mode="before")
-    @classmethod
-    def _hosts(cls, value: object) -> object:
-        return host_names(_parts(value)) if isinstance(value, str) else value
-
     @property
     def secrets(self) -> list[str]:
         """The secrets, newest first."""
         known = (self.jwt_secret, self.jwt_secret_previous)
         return [secret.get_secret_value() for secret in known if secret is not None]
-
-    @property
-    def webhook_policy(self) -> EgressPolicy:
-        """Where webhooks may lead."""
-        return EgressPolicy(
-            allowed_networks=self.webhook_allowed_nets,
-            allow_http=self.webhook_allow_http,
-            own_hosts=self.webhook_own_hosts,
-        )
 
 
 def _parts(value: str) -> list[str]:

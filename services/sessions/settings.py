@@ -2,23 +2,21 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import NoDecode
 
 from shared.media.settings import MediaSettings
-from shared.security.addresses import Network, networks
-from shared.security.egress import EgressLimits, EgressPolicy, host_names
-from shared.security.settings import SealingSettings
+from shared.security.egress import EgressLimits
+from shared.security.settings import EgressSettings, SealingSettings
 
 
 def _env(name: str) -> AliasChoices:
     return AliasChoices(name, f"WAYPOST_SESSIONS_{name.upper()}")
 
 
-class SessionsSettings(MediaSettings, SealingSettings):
+class SessionsSettings(MediaSettings, SealingSettings, EgressSettings):
     """How connections are owned and how long engines may take."""
 
     host: str = Field(
@@ -125,27 +123,6 @@ class SessionsSettings(MediaSettings, SealingSettings):
         description="The folder for files in passing; unset: one in the machine's temporary"
         " folder. Processes may share it.",
     )
-    environment: Literal["development", "production"] = Field(
-        "development",
-        validation_alias=AliasChoices("environment", "WAYPOST_ENV"),
-        description="In production, private networks cannot be opened to customers' URLs.",
-    )
-    allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (),
-        validation_alias=AliasChoices("allowed_nets", "WEBHOOK_ALLOWED_NETS"),
-        description="Private networks that URLs of files and proxies may lead to, for development,"
-        " such as 127.0.0.0/8,::1/128. Refused in production.",
-    )
-    allow_http: bool = Field(
-        False,
-        validation_alias=AliasChoices("allow_http", "WEBHOOK_ALLOW_HTTP"),
-        description="Whether files may come by plain http:// from elsewhere too.",
-    )
-    own_hosts: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(),
-        validation_alias=AliasChoices("own_hosts", "WEBHOOK_OWN_HOSTS"),
-        description="Host names of this very system, comma-separated: no files come from there.",
-    )
     whatsmeow_per_worker: int = Field(
         20,
         ge=1,
@@ -236,15 +213,6 @@ class SessionsSettings(MediaSettings, SealingSettings):
         return tuple(_parts("" if self.proxies is None else self.proxies.get_secret_value()))
 
     @property
-    def policy(self) -> EgressPolicy:
-        """Where files may come from."""
-        return EgressPolicy(
-            allowed_networks=self.allowed_nets,
-            allow_http=self.allow_http,
-            own_hosts=self.own_hosts,
-        )
-
-    @property
     def limits(self) -> EgressLimits:
         """How files come from there."""
         return EgressLimits(
@@ -253,11 +221,6 @@ class SessionsSettings(MediaSettings, SealingSettings):
             total=timedelta(seconds=self.media_deadline),
         )
 
-    @field_validator("allowed_nets", mode="before")
-    @classmethod
-    def _nets(cls, value: object) -> object:
-        return networks(_parts(value)) if isinstance(value, str) else value
-
     @field_validator("proxies")
     @classmethod
     def _are_proxies(cls, value: SecretStr | None) -> SecretStr | None:
@@ -265,20 +228,6 @@ class SessionsSettings(MediaSettings, SealingSettings):
         if any(urlsplit(url).scheme not in {"http", "https", "socks5"} for url in urls):
             raise ValueError("every proxy must start with http://, https:// or socks5://")
         return value
-
-    @field_validator("own_hosts", mode="before")
-    @classmethod
-    def _hosts(cls, value: object) -> object:
-        return host_names(_parts(value)) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _no_open_door_in_production(self) -> Self:
-        if self.environment == "production" and self.allowed_nets:
-            raise ValueError(
-                "WEBHOOK_ALLOWED_NETS opens private networks to customers' URLs:"
-                " remove it, or set WAYPOST_ENV=development"
-            )
-        return self
 
     @model_validator(mode="after")
     def _fence_in_time(self) -> Self:

@@ -1,17 +1,14 @@
 """The webhook service's settings."""
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
-from pydantic_settings import NoDecode
+from pydantic import AliasChoices, Field
 
-from shared.security.addresses import Network, networks
-from shared.security.egress import EgressLimits, EgressPolicy, host_names
-from shared.security.settings import SealingSettings
+from shared.security.egress import EgressLimits
+from shared.security.settings import EgressSettings, SealingSettings
 
 
-class WebhooksSettings(SealingSettings):
+class WebhooksSettings(SealingSettings, EgressSettings):
     """Read from the environment once, at start."""
 
     host: str = Field(
@@ -25,11 +22,6 @@ class WebhooksSettings(SealingSettings):
         le=65535,
         validation_alias=AliasChoices("port", "WAYPOST_WEBHOOKS_PORT"),
         description="The port for health and metrics.",
-    )
-    environment: Literal["development", "production"] = Field(
-        "development",
-        validation_alias=AliasChoices("environment", "WAYPOST_ENV"),
-        description="In production, private networks cannot be opened to webhooks.",
     )
     version: str = Field(
         "0.1.0",
@@ -49,24 +41,6 @@ class WebhooksSettings(SealingSettings):
         le=30,
         validation_alias=AliasChoices("connect_timeout", "WEBHOOK_CONNECT_TIMEOUT"),
         description="Seconds to connect to an endpoint.",
-    )
-    allowed_nets: Annotated[tuple[Network, ...], NoDecode] = Field(
-        (),
-        validation_alias=AliasChoices("allowed_nets", "WEBHOOK_ALLOWED_NETS"),
-        description=(
-            "Private networks that webhooks may lead to, for development, such as"
-            " 127.0.0.0/8,::1/128. Refused in production."
-        ),
-    )
-    allow_http: bool = Field(
-        False,
-        validation_alias=AliasChoices("allow_http", "WEBHOOK_ALLOW_HTTP"),
-        description="Whether webhooks may use plain http:// outside the allowed networks too.",
-    )
-    own_hosts: Annotated[frozenset[str], NoDecode] = Field(
-        frozenset(),
-        validation_alias=AliasChoices("own_hosts", "WEBHOOK_OWN_HOSTS"),
-        description="Host names of this very system, comma-separated: a webhook there would loop.",
     )
     slots: int = Field(
         256,
@@ -97,34 +71,6 @@ class WebhooksSettings(SealingSettings):
         description="Days that deliveries and attempts are kept; never fewer than retries take.",
     )
 
-    @field_validator("allowed_nets", mode="before")
-    @classmethod
-    def _nets(cls, value: object) -> object:
-        return networks(_parts(value)) if isinstance(value, str) else value
-
-    @field_validator("own_hosts", mode="before")
-    @classmethod
-    def _hosts(cls, value: object) -> object:
-        return host_names(_parts(value)) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _no_open_door_in_production(self) -> Self:
-        if self.environment == "production" and self.allowed_nets:
-            raise ValueError(
-                "WEBHOOK_ALLOWED_NETS opens private networks to customers' URLs:"
-                " remove it, or set WAYPOST_ENV=development"
-            )
-        return self
-
-    @property
-    def policy(self) -> EgressPolicy:
-        """Where deliveries may go."""
-        return EgressPolicy(
-            allowed_networks=self.allowed_nets,
-            allow_http=self.allow_http,
-            own_hosts=self.own_hosts,
-        )
-
     @property
     def limits(self) -> EgressLimits:
         """How deliveries go there. Lanes bound what one endpoint gets, so hosts need no bound."""
@@ -136,7 +82,3 @@ class WebhooksSettings(SealingSettings):
             connect=timedelta(seconds=self.connect_timeout),
             total=timedelta(seconds=self.timeout),
         )
-
-
-def _parts(value: str) -> list[str]:
-    return [part for part in value.split(",") if part.strip()]

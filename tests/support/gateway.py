@@ -271,7 +271,7 @@ async def running(
             "limit_address_minute": 100_000,
             "limit_analytics_minute": 100_000,
             "limit_admin_hour": 100_000,
-            "webhook_allowed_nets": "127.0.0.0/8",
+            "allowed_nets": "127.0.0.0/8",
             "media_store": folder.name,
             "live_connects_minute": 100_000,
             **settings,

@@ -47,10 +47,10 @@ def test_lists_are_parted_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         WEBHOOK_OWN_HOSTS="API.example.",
     )
     assert found.cors_origins == ("https://a.example", "https://b.example")
-    assert found.webhook_allowed_nets == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
-    found.webhook_policy.vet("http://127.0.0.1:9000/hook")
+    assert found.allowed_nets == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    found.policy.vet("http://127.0.0.1:9000/hook")
     with pytest.raises(Rejected):
-        found.webhook_policy.vet("https://api.example/hook")
+        found.policy.vet("https://api.example/hook")
 
 
 def test_the_secret_before_the_last_is_still_known(monkeypatch: pytest.MonkeyPatch) -> None:
