@@ -439,7 +439,13 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             ),
             Loop(
                 name="erase_media",
-                run=EraseMedia(database=database, store=store, clock=clock, metrics=metrics).run,
+                run=EraseMedia(
+                    database=database,
+                    store=store,
+                    clock=clock,
+                    metrics=metrics,
+                    received_kept=timedelta(days=settings.event_retention_days),
+                ).run,
             ),
             Loop(
                 name="forget",

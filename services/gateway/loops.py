@@ -337,29 +337,44 @@ class WatchDeadLetters:
 class EraseMedia:
     """Removes files from the media store that nothing speaks of any more.
 
-    Those whose rows were deleted go within a minute. Those that never got a row, because somebody
-    died between storing and recording, are looked for once a day among all that is stored, and go
-    when they are a day old.
+    Those whose rows were deleted go within a minute. Those that nobody is to keep, because their
+    organization keeps no content or not for so long, are marked each hour. Those that never got a
+    row, because somebody died between storing and recording, are looked for once a day among all
+    that is stored, and go when they are a day old.
     """
 
     RHYTHM: Final = timedelta(minutes=1)
     PORTION: Final = 200
     ORPHANS_AFTER_START: Final = timedelta(minutes=10)
     ORPHANS: Final = timedelta(days=1)
+    OUTLIVED: Final = timedelta(hours=1)
+    # A file is stored before its message is; until then nothing says that it is needed.
+    PASSING: Final = timedelta(days=1)
 
     def __init__(
-        self, *, database: Database, store: MediaStore, clock: Clock, metrics: GatewayMetrics
+        self,
+        *,
+        database: Database,
+        store: MediaStore,
+        clock: Clock,
+        metrics: GatewayMetrics,
+        received_kept: timedelta,
     ) -> None:
         self._database = database
         self._store = store
+        self._received_kept = received_kept
         self._clock = clock
         self._metrics = metrics
 
     async def run(self) -> None:
         """Erase until cancelled."""
         orphans_due = self._clock.now() + self.ORPHANS_AFTER_START
+        outlived_due = self._clock.now()
         while True:
             try:
+                now = self._clock.now()
+                if now >= outlived_due and await self.outlive() < self.PORTION:
+                    outlived_due = now + self.OUTLIVED
                 erased = await self.step()
                 if self._clock.now() >= orphans_due:
                     await self.orphans()
@@ -383,6 +398,18 @@ class EraseMedia:
                     self._metrics.media_erased.inc()
                 await media.note_erased(tx, tenant_id, sha256, now=self._clock.now())
         return len(files)
+
+    async def outlive(self) -> int:
+        """Mark files that nobody is to keep any more; returns how many, at most twice a portion."""
+        now = self._clock.now()
+        async with self._database.tx() as tx:
+            return await media.outlive(
+                tx,
+                now=now,
+                passing_before=now - self.PASSING,
+                received_before=now - self._received_kept,
+                at_most=self.PORTION,
+            )
 
     async def orphans(self) -> int:
         """Remove what was stored over a day ago and never recorded; returns how many files."""

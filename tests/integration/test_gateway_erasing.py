@@ -21,7 +21,7 @@ from shared.db.tables.grants import role
 from shared.errors import Transient
 from shared.ids import new_id
 from shared.media.store import MediaStore
-from tests.support.builders import NOON, an_instance, an_organization
+from tests.support.builders import NOON, a_message_row, an_instance, an_organization
 from tests.support.files import an_inbound_file, sha256
 from tests.support.gateway import MovableClock
 from tests.support.media import media_settings
@@ -93,7 +93,13 @@ async def cellar(database_url: str, tmp_path: Path) -> AsyncIterator[Cellar]:
             metrics = GatewayMetrics(CollectorRegistry())
             tenant = await an_organization(sql)
             yield Cellar(
-                EraseMedia(database=database, store=store, clock=clock, metrics=metrics),
+                EraseMedia(
+                    database=database,
+                    store=store,
+                    clock=clock,
+                    metrics=metrics,
+                    received_kept=timedelta(days=7),
+                ),
                 store,
                 sql,
                 clock,
@@ -197,6 +203,7 @@ async def test_while_the_store_is_away_nothing_is_noted_as_erased(
         store=MediaStore.of(media_settings(place)),
         clock=SystemClock(),
         metrics=cellar.metrics,
+        received_kept=timedelta(days=7),
     )
     await cellar.row(deleted_at=NOON)
     with pytest.raises(Transient):
@@ -256,3 +263,75 @@ async def test_what_an_interrupted_put_has_left_goes_with_the_orphans(cellar: Ce
     assert await cellar.erase.orphans() == 1
     assert not half.exists()
     assert await cellar.there()
+
+
+async def passing(cellar: Cellar, content: bytes, *, age: timedelta) -> UUID:
+    """A file that came with a message so long ago."""
+    id_ = await cellar.row(content)
+    await cellar.sql.execute(
+        "UPDATE gateway.media SET passing = true, created_at = $2, filename = 'a.png'"
+        " WHERE id = $1",
+        id_,
+        cellar.clock.now() - age,
+    )
+    await cellar.put(content)
+    return id_
+
+
+async def test_files_of_messages_go_with_what_those_say_where_nobody_keeps_it(
+    cellar: Cellar,
+) -> None:
+    day = timedelta(days=1)
+    old = await passing(cellar, b"old", age=2 * day)
+    await passing(cellar, b"young", age=day / 2)
+    needed = await passing(cellar, b"needed", age=2 * day)
+    message = await a_message_row(cellar.sql, cellar.tenant, cellar.instance, status="retrying")
+    await cellar.sql.execute(
+        "UPDATE dispatcher.messages SET media_id = $1 WHERE id = $2", needed, message
+    )
+    await cellar.row(b"library")
+    await cellar.put(b"library")
+    for content, age in ((b"got", 8 * day), (b"new", 6 * day)):
+        await an_inbound_file(
+            cellar.sql,
+            cellar.tenant,
+            cellar.instance,
+            sha256=await cellar.put(content),
+            created_at=cellar.clock.now() - age,
+        )
+    assert await cellar.erase.outlive() == 0
+    await cellar.sql.execute("UPDATE gateway.organizations SET content_storage = 'none'")
+    assert await cellar.erase.outlive() == 2
+    assert await cellar.erase.outlive() == 0
+    while await cellar.erase.step():
+        pass
+    contents = (b"old", b"young", b"needed", b"library", b"got", b"new")
+    there = [await cellar.there(content) for content in contents]
+    assert there == [False, True, True, True, False, True]
+    gone = await cellar.sql.fetchrow("SELECT * FROM gateway.media WHERE id = $1", old)
+    assert gone is not None
+    assert gone["filename"] is None
+
+    await cellar.sql.execute("UPDATE dispatcher.messages SET status = 'sent'")
+    assert await cellar.erase.outlive() == 1
+
+
+async def test_files_of_messages_go_when_those_are_deleted(cellar: Cellar) -> None:
+    await passing(cellar, b"old", age=timedelta(days=31))
+    await passing(cellar, b"young", age=timedelta(days=29))
+    await an_inbound_file(
+        cellar.sql,
+        cellar.tenant,
+        cellar.instance,
+        sha256=await cellar.put(b"got"),
+        created_at=cellar.clock.now() - timedelta(days=31),
+    )
+    await cellar.sql.execute("UPDATE gateway.organizations SET retention_days = 30")
+    assert await cellar.erase.outlive() == 2
+    while await cellar.erase.step():
+        pass
+    assert [await cellar.there(content) for content in (b"old", b"young", b"got")] == [
+        False,
+        True,
+        False,
+    ]

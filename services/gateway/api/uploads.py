@@ -17,7 +17,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 from uuid import UUID, uuid5
 
@@ -265,7 +265,8 @@ class Uploads:
         self, request: web.Request, principal: Principal, staged: Staged, mime_type: str
     ) -> StoredMedia:
         id_ = _id(request, principal, staged.sha256)
-        new = self.new(principal, staged, mime_type, id_=id_, held=True)
+        # With a message; what is uploaded for itself does not come by here.
+        new = replace(self.new(principal, staged, mime_type, id_=id_, held=True), passing=True)
 
         async def record() -> bool:
             async with self._database.tx() as tx:

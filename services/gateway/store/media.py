@@ -21,6 +21,7 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    text,
     tuple_,
     union_all,
     update,
@@ -62,7 +63,8 @@ class MediaFile:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMedia:
     """A file that has just been stored. ``instance_id``: whose key brought it, if it was a key;
-    else ``uploaded_by`` is who. ``held``: it came with a message, and goes if that is refused.
+    else ``uploaded_by`` is who. ``held``: it came with a message, and goes if that is refused;
+    ``passing``: it did, and is kept no longer than what that says.
     """
 
     id: UUID
@@ -75,6 +77,7 @@ class NewMedia:
     filename: str | None
     created_at: datetime
     held: bool = False
+    passing: bool = False
 
 
 _NAMES = tuple(MediaFile.__dataclass_fields__)
@@ -281,6 +284,65 @@ async def delete(tx: AsyncConnection, tenant_id: UUID, found: MediaFile, *, now:
         )
         .on_conflict_do_nothing(index_elements=[MediaRow.id])
     )
+
+
+async def outlive(
+    tx: AsyncConnection,
+    *,
+    now: datetime,
+    passing_before: datetime,
+    received_before: datetime,
+    at_most: int,
+) -> int:
+    """Have files be gone that nothing needs any more; returns how many.
+
+    Of organizations that keep no content those that came with a message before the one moment and
+    those that were received before the other; of all others those that are past their retention.
+    What somebody has put into the library stays, and so does what a message still needs.
+    """
+    given = {
+        "now": now,
+        "passing_before": passing_before,
+        "received_before": received_before,
+        "at_most": at_most,
+    }
+    passing = await tx.execute(_OUTLIVED_PASSING, given)
+    received = await tx.execute(_OUTLIVED_RECEIVED, given)
+    return passing.rowcount + received.rowcount
+
+
+_OUTLIVED_PASSING = text("""
+    WITH given AS (SELECT cast(:now AS timestamptz) AS now)
+    UPDATE gateway.media SET deleted_at = (SELECT now FROM given), filename = NULL
+    WHERE id = ANY (ARRAY(
+        SELECT m.id FROM given, gateway.media m JOIN gateway.organizations o ON o.id = m.tenant_id
+        WHERE m.passing AND m.deleted_at IS NULL AND m.created_at < :passing_before
+          AND (o.content_storage = 'none' OR o.retention_days > 0
+               AND m.created_at < given.now - make_interval(days => o.retention_days))
+          AND NOT EXISTS (
+              SELECT FROM dispatcher.messages w
+              WHERE w.media_id = m.id AND w.status IN ('queued', 'sending', 'retrying'))
+          AND NOT EXISTS (
+              SELECT FROM dispatcher.messages w
+              WHERE w.media_id = m.id AND w.status IN ('scheduled', 'unconfirmed'))
+        ORDER BY m.created_at LIMIT :at_most
+    ))
+""")
+# The row of a received file is the session service's: a row beside it says that it is deleted.
+_OUTLIVED_RECEIVED = text("""
+    WITH given AS (SELECT cast(:now AS timestamptz) AS now)
+    INSERT INTO gateway.media
+        (id, tenant_id, instance_id, sha256, size, mime_type, created_at, deleted_at, erased_at)
+    SELECT i.id, i.tenant_id, i.instance_id, coalesce(i.sha256, ''), coalesce(i.size, 0),
+           i.mime_type, i.created_at, given.now, CASE WHEN i.sha256 IS NULL THEN given.now END
+    FROM given, sessions.inbound_media i JOIN gateway.organizations o ON o.id = i.tenant_id
+    WHERE i.status <> 'waiting'
+      AND (o.content_storage = 'none' AND i.created_at < :received_before OR o.retention_days > 0
+           AND i.created_at < given.now - make_interval(days => o.retention_days))
+      AND NOT EXISTS (SELECT FROM gateway.media m WHERE m.id = i.id)
+    ORDER BY i.created_at LIMIT :at_most
+    ON CONFLICT DO NOTHING
+""")
 
 
 async def erasable(tx: AsyncConnection, *, at_most: int) -> list[tuple[UUID, str]]:

@@ -358,6 +358,11 @@ class MediaRow(Base):
         Index(None, "tenant_id", "created_at", "id"),
         Index(None, "tenant_id", "sha256"),
         Index(
+            "ix_media_passing",
+            "created_at",
+            postgresql_where=text("passing AND deleted_at IS NULL"),
+        ),
+        Index(
             "ix_media_deleted",
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL"),

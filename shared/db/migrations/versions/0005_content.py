@@ -39,6 +39,14 @@ def upgrade() -> None:
         sa.Column("passing", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         schema="gateway",
     )
+    op.create_index(
+        "ix_media_passing",
+        "media",
+        ["created_at"],
+        unique=False,
+        schema="gateway",
+        postgresql_where=sa.text("passing AND deleted_at IS NULL"),
+    )
 
     op.alter_column("messages", "content", nullable=True, schema="dispatcher")
     op.add_column(
@@ -115,6 +123,7 @@ def downgrade() -> None:
         " WHERE content IS NULL"
     )
     op.alter_column("messages", "content", nullable=False, schema="dispatcher")
+    op.drop_index("ix_media_passing", table_name="media", schema="gateway")
     op.drop_column("media", "passing", schema="gateway")
     op.drop_column("organizations", "pii_masking", schema="gateway")
     op.drop_column("organizations", "retention_days", schema="gateway")
