@@ -8,9 +8,21 @@ import typer
 
 from services.command_line.console import acting_as, fail, run, show
 from services.command_line.settings import CommandLineSettings
+from services.gateway.domain.proxies import masked
 from shared import settings
 from shared.db.database import HotConnection
-from shared.security.sealing import NOBODY, Key, KeyRing, Place, Unsealable, is_sealed
+from shared.security.sealing import (
+    NOBODY,
+    Key,
+    KeyRing,
+    Place,
+    Unsealable,
+    is_current_text,
+    is_sealed,
+    open_text,
+    proxy_place,
+    seal_text,
+)
 from shared.security.signatures import SECRETS
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
@@ -126,12 +138,42 @@ async def _rotate(ring: KeyRing) -> int:
                     after = await _batch(connection, ring, column, after, rotated)
                 if after is None:
                     break
-        lost += rotated.lost
-        typer.echo(
-            f"{column.table}: {rotated.anew} sealed anew"
-            + (f", {rotated.lost} could not be opened" if rotated.lost else "")
-        )
+        lost += _told(column.table, rotated)
+    async with acting_as("gateway") as database, database.hot_tx() as connection:
+        lost += _told("gateway.instances (proxies)", await _proxies(connection, ring))
     return lost
+
+
+def _told(what: str, rotated: Rotated) -> int:
+    unopened = f", {rotated.lost} could not be opened" if rotated.lost else ""
+    typer.echo(f"{what}: {rotated.anew} sealed anew{unopened}")
+    return rotated.lost
+
+
+async def _proxies(connection: HotConnection, ring: KeyRing) -> Rotated:
+    """Seal the proxies of guards anew, which stand in JSON; few instances have one of their own."""
+    rotated = Rotated()
+    rows = await connection.fetch(
+        "SELECT id, tenant_id, guard ->> 'proxy' FROM gateway.instances"
+        " WHERE guard ? 'proxy' ORDER BY id FOR UPDATE"
+    )
+    anew = []
+    for id_, tenant_id, stored in rows:
+        place = proxy_place(tenant_id, id_)
+        try:
+            plain = open_text(ring, stored, place)
+        except Unsealable:
+            rotated.lost += 1
+            continue
+        if not is_current_text(ring, stored):
+            anew.append((id_, seal_text(ring, plain, place), masked(plain)))
+    await connection.executemany(
+        "UPDATE gateway.instances SET guard = guard ||"
+        " jsonb_build_object('proxy', $2::text, 'proxyShown', $3::text) WHERE id = $1",
+        anew,
+    )
+    rotated.anew = len(anew)
+    return rotated
 
 
 async def _batch(

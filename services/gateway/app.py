@@ -284,7 +284,13 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             database=database, revocations=revocations, relay=relay, clock=clock
         ),
         pairing=Pairing(askable=askable, limits=limits),
-        guards=Guards(database=database, policy=settings.policy, limits=limits, clock=clock),
+        guards=Guards(
+            database=database,
+            ring=ring,
+            policy=settings.policy,
+            limits=limits,
+            clock=clock,
+        ),
         keys=Keys(
             database=database,
             once=once,

@@ -97,6 +97,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         engines=engines,
         missing={WhatsmeowEngine.kind: "Install linked devices: pip install 'waypost[whatsmeow]'"},
         logins=logins,
+        ring=ring,
         clock=clock,
         metrics=metrics,
     )

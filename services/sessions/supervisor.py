@@ -30,6 +30,7 @@ from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, Rejected, Transient
 from shared.log import get_logger
+from shared.security.sealing import KeyRing, Unsealable, open_text, proxy_place
 
 log = get_logger()
 
@@ -78,10 +79,12 @@ class Supervisor:
         engines: Mapping[str, Engine],
         missing: Mapping[str, str] | None = None,
         logins: LoginBudget,
+        ring: KeyRing,
         clock: Clock,
         metrics: SessionsMetrics,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._leases = leases
         self._chronicle = chronicle
         self._engines = engines
@@ -295,7 +298,7 @@ class Supervisor:
                 return
             instance = session.instance
             try:
-                await session.engine.open(_opening(instance, session.lease))
+                await session.engine.open(self._opening_of(instance, session.lease))
             except Transient as error:
                 log.warning("session_not_opened", reason=error.message)
                 await self._clock.sleep(error.retry_after or REOPEN_AFTER)
@@ -332,7 +335,7 @@ class Supervisor:
         if session is not None:
             await self._close(session, forget=forget)
         elif forget and engine is not None:
-            await engine.forget(_opening(instance, lease))
+            await engine.forget(self._opening_of(instance, lease))
         status = Status.LOGGED_OUT if forget else Status.DISCONNECTED
         await self._chronicle.change(
             instance, lease, ending(status, reason, error=False, now=self._clock.now())
@@ -344,7 +347,7 @@ class Supervisor:
         session.status = Status.CONNECTING  # Nothing is handed to it any more.
         try:
             if forget:
-                await session.engine.forget(_opening(session.instance, session.lease))
+                await session.engine.forget(self._opening_of(session.instance, session.lease))
             else:
                 await session.engine.close(session.instance.id)
         finally:
@@ -364,6 +367,23 @@ class Supervisor:
     def _lock(self, instance_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(instance_id, asyncio.Lock())
 
+    def _opening_of(self, instance: Instance, lease: Lease) -> Opening:
+        place = proxy_place(instance.tenant_id, instance.id)
+        try:
+            proxy = None if instance.proxy is None else open_text(self._ring, instance.proxy, place)
+        except Unsealable as error:
+            # It must not go out by another way than was wished for.
+            raise Transient(f"The instance's proxy cannot be read. {error.message}") from None
+        return Opening(
+            instance_id=instance.id,
+            tenant_id=instance.tenant_id,
+            lease=lease,
+            phone_number=instance.phone_number,
+            settings=instance.settings,
+            proxy=proxy,
+            device_name=instance.device_name,
+        )
+
     async def _find(self, shards: Sequence[int]) -> Sequence[Sequence[Found]]:
         async with self._database.hot() as connection:
             found = await instances.of_shards(connection, shards)
@@ -372,18 +392,6 @@ class Supervisor:
     async def _look(self, instance_id: UUID) -> Found | None:
         async with self._database.hot() as connection:
             return await instances.one(connection, instance_id)
-
-
-def _opening(instance: Instance, lease: Lease) -> Opening:
-    return Opening(
-        instance_id=instance.id,
-        tenant_id=instance.tenant_id,
-        lease=lease,
-        phone_number=instance.phone_number,
-        settings=instance.settings,
-        proxy=instance.proxy,
-        device_name=instance.device_name,
-    )
 
 
 def _reopened(state: State, *, now: datetime) -> Change | None:

@@ -177,6 +177,32 @@ class KeyRing:
         return header if whole and header in self._roots else None
 
 
+_TEXT: Final = "sealed:"
+
+
+def seal_text(ring: KeyRing, plain: str, place: Place) -> str:
+    """The same as text, for where bytes cannot stand."""
+    return _TEXT + base64.b64encode(ring.seal(plain.encode(), place)).decode()
+
+
+def open_text(ring: KeyRing, stored: str, place: Place) -> str:
+    """What was sealed as text; what never was, as it is. Raises ``Unsealable``."""
+    if not stored.startswith(_TEXT):
+        return stored
+    return ring.open(base64.b64decode(stored.removeprefix(_TEXT)), place).decode()
+
+
+def is_current_text(ring: KeyRing, stored: str) -> bool:
+    """Whether this is text that the newest key has sealed."""
+    encoded = stored.removeprefix(_TEXT)
+    return encoded != stored and ring.is_current(base64.b64decode(encoded))
+
+
+def proxy_place(tenant_id: UUID, instance_id: UUID) -> Place:
+    """Where an instance's proxy is sealed, whose URL may hold a password."""
+    return Place(tenant_id, "gateway.instances", str(instance_id))
+
+
 def is_sealed(stored: bytes) -> bool:
     """Whether these bytes are sealed, where JSON from before there was a ring may stand as well."""
     return stored[:1] == bytes([_VERSION])

@@ -207,12 +207,23 @@ async def test_a_key_is_changed_without_anything_being_lost(
         new_id(),
         sender.tenant,
     )
+    await gateway.sql.execute(
+        "UPDATE gateway.instances SET guard = guard || $2::jsonb WHERE id = $1",
+        sender.instance,
+        json.dumps({"proxy": "http://ada:secret@example.com:3128"}),
+    )
     printed = await waypost("keys", "new", "--id", "next")
     both = f"{printed.out.strip()},{KEYS}"
     for anew in (2, 0):
         rotated = await waypost("keys", "rotate", ENCRYPTION_KEYS=both)
         assert rotated.status == 0, rotated.problems
         assert f"gateway.webhooks: {anew} sealed anew" in rotated.out
+        assert f"gateway.instances (proxies): {anew // 2} sealed anew" in rotated.out
+    guard = await gateway.sql.fetchval(
+        "SELECT guard FROM gateway.instances WHERE id = $1", sender.instance
+    )
+    assert "secret" not in guard
+    assert "http://***@example.com:3128" in guard
     counted = (await waypost("keys", "status", "--json")).rows
     assert {row["key"] for row in counted} == {"next"}
     assert {"dispatcher.messages", "gateway.webhooks"} <= {row["table"] for row in counted}

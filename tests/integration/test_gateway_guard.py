@@ -6,8 +6,10 @@ from uuid import UUID
 import orjson
 import pytest
 
+from shared.security.sealing import open_text, proxy_place
 from tests.support.customer import Answer, Customer
 from tests.support.gateway import Gateway
+from tests.support.keys import RING
 
 PROXY = "socks5://ada:secret@proxy.example.com:1080"
 
@@ -39,8 +41,8 @@ async def test_a_linked_device_starts_with_limits_that_spare_its_number(gateway:
     assert await stored(gateway, instance) == {"perMinute": 20, "perHour": 200, "perDay": 1000}
 
 
-async def test_a_proxy_is_kept_whole_and_shown_without_its_credentials(gateway: Gateway) -> None:
-    ada, _ = await gateway.register()
+async def test_a_proxy_is_kept_sealed_and_shown_without_its_credentials(gateway: Gateway) -> None:
+    ada, registered = await gateway.register()
     instance = await an_instance(ada)
     changed = await put(ada, instance, proxy=PROXY, deviceName=" Shop ")
     assert changed.status == 200, changed.body
@@ -48,13 +50,18 @@ async def test_a_proxy_is_kept_whole_and_shown_without_its_credentials(gateway: 
     for guard in (changed.data, shown):
         assert guard["proxy"] == "socks5://***@proxy.example.com:1080"
         assert guard["deviceName"] == "Shop"
-    assert (await stored(gateway, instance))["proxy"] == PROXY
+    sealed = (await stored(gateway, instance))["proxy"]
+    assert "secret" not in str(await stored(gateway, instance))
+    tenant = UUID(registered["organization"]["id"])
+    assert open_text(RING, sealed, proxy_place(tenant, UUID(instance))) == PROXY
+    entries = await gateway.sql.fetch("SELECT before, after FROM gateway.audit_logs")
+    assert "secret" not in str(entries)
     listed = await ada.get("/api/instances")
     assert "secret" not in orjson.dumps(listed.body).decode()
 
     await put(ada, instance, perMinute=5)
     kept = await stored(gateway, instance)
-    assert (kept["proxy"], kept["deviceName"], kept["perMinute"]) == (PROXY, "Shop", 5)
+    assert (kept["proxy"], kept["deviceName"], kept["perMinute"]) == (sealed, "Shop", 5)
     await put(ada, instance, proxy=None)
     assert await stored(gateway, instance) == {
         "perMinute": 5,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -30,20 +30,23 @@ from services.sessions.logins import LoginBudget
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.ownership import Tenure
 from services.sessions.store.fence import Fence
-from services.sessions.supervisor import Supervisor
+from services.sessions.supervisor import REOPEN_AFTER, Supervisor
 from shared.contracts.model import rfc3339
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Fenced, Rejected, Transient
 from shared.messaging.outbox import Stored
+from shared.security.sealing import proxy_place, seal_text
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
 from tests.support.engines import IdleEngine
 from tests.support.eventually import eventually
+from tests.support.keys import RING
 from tests.support.leases import take_shard
 from tests.support.sink import PATIENCE
 
 LATER = NOON + timedelta(minutes=1)
+PROXY = "socks5://ada:secret@proxy.example.com:1080"
 
 
 class Scripted(IdleEngine):
@@ -117,6 +120,7 @@ class World:
             engines={Scripted.kind: self.engine},
             missing={"absent": "Install it."},
             logins=LoginBudget(clock=self.clock, per_second=1000),
+            ring=RING,
             clock=self.clock,
             metrics=metrics,
         )
@@ -128,6 +132,15 @@ class World:
             self.sql,
             tenant,
             **{"engine": Scripted.kind, "status": None, "shard": self.lease.shard, **given},
+        )
+
+    async def use_proxy(self, id_: UUID, stored: str) -> None:
+        """Have the instance's guard hold this proxy."""
+        await self.sql.execute(
+            "UPDATE gateway.instances SET guard = guard || jsonb_build_object('proxy', $2::text)"
+            " WHERE id = $1",
+            id_,
+            stored,
         )
 
     async def connected(self, **given: Any) -> UUID:
@@ -154,6 +167,11 @@ class World:
         return row["status"], row["last_error"]
 
 
+async def has_passed(world: World, moment: datetime) -> bool:
+    """Whether somebody has waited until then, on a clock that only waiting moves."""
+    return world.clock.now() >= moment
+
+
 async def gone(world: World, id_: UUID) -> bool:
     return world.supervisor.session(id_) is None
 
@@ -166,6 +184,31 @@ async def world(database_url: str) -> AsyncIterator[World]:
         async with made.supervisor.running():
             yield made
     await sql.close()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_proxy_is_opened_for_the_engine_alone(world: World, legacy: bool) -> None:
+    id_ = await world.instance()
+    tenant = await world.sql.fetchval("SELECT tenant_id FROM gateway.instances WHERE id = $1", id_)
+    kept = PROXY if legacy else seal_text(RING, PROXY, proxy_place(tenant, id_))
+    await world.use_proxy(id_, kept)
+    await world.supervisor.connect(id_)
+    await world.engine.until_opened(1)
+    assert world.engine.opened[0].proxy == PROXY
+
+
+async def test_a_proxy_that_cannot_be_read_keeps_its_session_closed(world: World) -> None:
+    id_ = await world.instance()
+    elsewhere = seal_text(RING, PROXY, proxy_place(id_, id_))
+    await world.use_proxy(id_, elsewhere)
+    await world.supervisor.connect(id_)
+    at = world.clock.now()
+    await eventually(lambda: has_passed(world, at + REOPEN_AFTER))
+    assert world.engine.opened == []
+    await world.use_proxy(id_, PROXY)
+    await world.supervisor.connect(id_)
+    await world.engine.until_opened(1)
+    assert [opening.proxy for opening in world.engine.opened] == [PROXY]
 
 
 async def test_a_session_that_is_replaced_though_it_is_ours_is_opened_again(world: World) -> None:

@@ -14,11 +14,13 @@ from services.gateway.api.schemas.instances import (
 from services.gateway.domain.capabilities import Capability, require
 from services.gateway.domain.engines import capabilities
 from services.gateway.domain.guard import Guard, next_slot, usage_of
-from services.gateway.domain.proxies import place_of
+from services.gateway.domain.proxies import masked, place_of
 from services.gateway.store import guards, instances
+from services.gateway.store.instances import Instance
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.security.egress import EgressPolicy, UrlRefused
+from shared.security.sealing import KeyRing, proxy_place, seal_text
 from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.envelope import respond
 
@@ -27,9 +29,16 @@ class Guards:
     """``/api/instances/{id}/guard``. ``policy`` says where a proxy may be."""
 
     def __init__(
-        self, *, database: Database, policy: EgressPolicy, limits: BodyLimits, clock: Clock
+        self,
+        *,
+        database: Database,
+        ring: KeyRing,
+        policy: EgressPolicy,
+        limits: BodyLimits,
+        clock: Clock,
     ) -> None:
         self._database = database
+        self._ring = ring
         self._policy = policy
         self._limits = limits
         self._clock = clock
@@ -73,12 +82,26 @@ class Guards:
             if body.proxy is not None or body.device_name is not None:
                 require(instance.engine, capabilities(instance.engine), Capability.PROXY)
             guard = Guard.model_validate(instance.guard)
-            changed = guard.model_copy(update=body.changes)
+            changed = guard.model_copy(update=self._changes(instance, body))
             await instances.change(tx, instance.id, {"guard": changed.stored}, now=None)
             await note(
-                tx, request, "instance", instance.id, before=guard.stored, after=changed.stored
+                tx,
+                request,
+                "instance",
+                instance.id,
+                before=GuardView.of(guard).model_dump(by_alias=True),
+                after=GuardView.of(changed).model_dump(by_alias=True),
             )
         return respond(GuardView.of(changed))
+
+    def _changes(self, instance: Instance, body: GuardChange) -> dict[str, object]:
+        changes = body.changes
+        if "proxy" in changes:
+            url = None if body.proxy is None else body.proxy.get_secret_value()
+            place = proxy_place(instance.tenant_id, instance.id)
+            changes["proxy"] = None if url is None else seal_text(self._ring, url, place)
+            changes["proxy_shown"] = None if url is None else masked(url)
+        return changes
 
     def _vet(self, proxy: str) -> None:
         """Refuse a proxy that is plainly inside; where a name leads, only who dials it can see."""

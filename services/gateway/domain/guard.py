@@ -14,8 +14,8 @@ _MOST: Final = 1_000_000
 class Guard(BaseModel):
     """How many messages may go out in any minute, hour and day; zero: no limit.
 
-    ``proxy`` is the URL by which the instance connects, which may hold a password; ``device_name``
-    is what the phone calls it.
+    ``proxy`` is the URL by which the instance connects, sealed, since it may hold a password;
+    ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it.
     """
 
     model_config = ConfigDict(
@@ -26,6 +26,7 @@ class Guard(BaseModel):
     per_hour: int = Field(default=200, ge=0, le=_MOST)
     per_day: int = Field(default=1000, ge=0, le=_MOST)
     proxy: str | None = Field(default=None, repr=False)
+    proxy_shown: str | None = None
     device_name: str | None = None
 
     @property
@@ -39,7 +40,7 @@ class Guard(BaseModel):
 
     @property
     def stored(self) -> dict[str, object]:
-        """The guard as it is kept, secrets included."""
+        """The guard as it is kept."""
         return self.model_dump(by_alias=True, exclude_none=True)
 
 

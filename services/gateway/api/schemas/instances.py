@@ -210,7 +210,8 @@ class GuardView(ApiView):
             per_minute=guard.per_minute,
             per_hour=guard.per_hour,
             per_day=guard.per_day,
-            proxy=None if guard.proxy is None else masked(guard.proxy),
+            # Sealed or not, only what may be seen of it is shown.
+            proxy=guard.proxy_shown or (None if guard.proxy is None else masked(guard.proxy)),
             device_name=guard.device_name,
         )
 
