@@ -7,12 +7,13 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from services.sessions.domain.lifecycle import Status
-from services.sessions.engines.port import Capability, Engine, SessionDown, capable
+from services.sessions.engines.port import Engine, SessionDown, capable
 from services.sessions.leases import Leases
 from services.sessions.lines import Line, Lines
 from services.sessions.metrics import SessionsMetrics
 from services.sessions.supervisor import Session
 from shared.clock import Clock
+from shared.contracts.capabilities import Capability
 from shared.contracts.commands import MarkRead, ShowPresence
 from shared.errors import PlatformError
 from shared.log import get_logger

@@ -19,7 +19,6 @@ from services.sessions.engines.port import (
     Retryable,
     SessionDown,
     Unsupported,
-    needed,
 )
 from services.sessions.leases import Leases
 from services.sessions.metrics import SessionsMetrics
@@ -28,6 +27,7 @@ from services.sessions.store import handovers
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Session
 from shared.clock import Clock
+from shared.contracts.capabilities import needed_to_say
 from shared.contracts.commands import (
     SettledTransmission,
     Transmission,
@@ -224,7 +224,7 @@ class Transmitter:
         session = self._sessions.ready(transmission.instance_id)
         if session is None:
             return verdict(SessionDown("The instance is not connected."))
-        if needed(transmission.content) not in session.engine.capabilities:
+        if needed_to_say(transmission.content.kind) not in session.engine.capabilities:
             return verdict(Unsupported(f"The {session.engine.kind} engine cannot send this."))
         async with AsyncExitStack() as stack:
             try:

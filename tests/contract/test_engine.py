@@ -12,7 +12,6 @@ import pytest
 
 from services.sessions.domain.lease import Lease
 from services.sessions.engines.port import (
-    Capability,
     Connected,
     Engine,
     MessageReceived,
@@ -30,6 +29,7 @@ from services.sessions.engines.port import Sink as EngineSink
 from services.sessions.engines.sandbox.engine import SandboxEngine
 from services.sessions.store.fence import Fence
 from shared.clock import SystemClock
+from shared.contracts.capabilities import Capability
 from shared.contracts.commands import WriteFromSandboxContact
 from shared.contracts.content import Text
 from shared.db.database import Database

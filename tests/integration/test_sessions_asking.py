@@ -16,7 +16,6 @@ from services.sessions.domain.instance import Instance
 from services.sessions.domain.lease import Lease
 from services.sessions.domain.lifecycle import Status
 from services.sessions.engines.port import (
-    Capability,
     Engine,
     SessionDown,
 )
@@ -31,6 +30,7 @@ from shared.broker.port import Incoming
 from shared.broker.port import Outgoing as Published
 from shared.broker.topology import REPLIES
 from shared.clock import SystemClock
+from shared.contracts.capabilities import Capability
 from shared.contracts.commands import (
     AskInstance,
     InstanceAnswered,

@@ -20,7 +20,6 @@ from services.sessions.domain.instance import Instance
 from services.sessions.domain.lease import Lease
 from services.sessions.domain.lifecycle import Status
 from services.sessions.engines.port import (
-    Capability,
     Engine,
     MediaHandle,
     Retryable,
@@ -33,6 +32,7 @@ from services.sessions.scratch import Scratch
 from services.sessions.store import retention
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Session
+from shared.contracts.capabilities import Capability
 from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.errors import Transient

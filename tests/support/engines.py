@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 from uuid import UUID
 
 from services.sessions.engines.port import (
-    Capability,
     Engine,
     MediaHandle,
     Opening,
@@ -16,6 +15,7 @@ from services.sessions.engines.port import (
     Transmitted,
     Unsupported,
 )
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import Answer, Question
 
 

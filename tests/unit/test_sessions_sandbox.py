@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from services.sessions.engines import port
-from services.sessions.engines.port import Capability, MessageReceived, StatusChanged, needed
+from services.sessions.engines.port import MessageReceived, StatusChanged
 from services.sessions.engines.sandbox import groups, stanzas
 from services.sessions.engines.sandbox.agenda import GRAIN, Agenda
 from services.sessions.engines.sandbox.groups import Group
@@ -235,9 +235,3 @@ def test_a_renewed_link_is_another_one() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="a stanza of kind"):
         stanzas.read(new_id(), {"kind": "smoke", "id": "x", "from": "1202555"}, at=NOON)
-
-
-def test_every_kind_of_content_needs_a_capability() -> None:
-    assert needed(Text(text="Hi")) is Capability.TEXT
-    assert needed(Media(kind="image", mime_type="image/png")) is Capability.MEDIA
-    assert needed(Poll(question="Tea?", options=("yes",))) is Capability.POLL

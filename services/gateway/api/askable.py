@@ -7,10 +7,11 @@ from aiohttp import web
 
 from services.gateway.api.asking import Asking
 from services.gateway.api.lookup import instance_in_path
-from services.gateway.domain.capabilities import Capability, require
+from services.gateway.domain.capabilities import require
 from services.gateway.domain.engines import capabilities
 from services.gateway.domain.readiness import not_ready
 from services.gateway.store.instances import Instance, Sender
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.web.edge import REQUEST_ID

@@ -12,13 +12,13 @@ from services.gateway.api.references import writer
 from services.gateway.api.schemas.asked import MarkedView, PresenceView
 from services.gateway.api.schemas.outbound import NewPresence, ReadMessages
 from services.gateway.api.sending import Sending
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.principal import Scope
 from services.gateway.store import messages
 from services.gateway.store.instances import Sender
 from services.gateway.store.messages import Message
 from shared.broker.topology import shard_queue
 from shared.clock import Clock
+from shared.contracts.capabilities import Capability
 from shared.contracts.commands import MarkRead, ShowPresence
 from shared.contracts.model import Command
 from shared.db.database import Database

@@ -11,10 +11,10 @@ from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.asked import CheckedView
 from services.gateway.api.schemas.outbound import NumbersToCheck
 from services.gateway.api.sending import Sending
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.recipients import PERSON, NotAnAddress, address_of
 from services.gateway.store.instances import Sender
 from shared.clock import Clock
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import CheckedNumber, CheckedNumbers, CheckNumbers
 from shared.web.body import BodyLimits, read_model
 from shared.web.envelope import respond

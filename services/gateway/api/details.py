@@ -8,10 +8,10 @@ from pydantic import Field
 from services.gateway.api.askable import Askable
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.schemas.instances import GuardView
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.engines import masked
 from services.gateway.domain.guard import Guard
 from services.gateway.store.instances import Instance
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import Profile, TellProfile
 from shared.db.database import Database
 from shared.errors import NotFound, PlatformError

@@ -16,8 +16,8 @@ from services.gateway.api.schemas.asked import (
     MembersChange,
     NewGroup,
 )
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.recipients import Address, NotAnAddress, group_of
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import (
     ChangedMembers,
     ChangeMembers,

@@ -11,13 +11,14 @@ from services.gateway.api.schemas.instances import (
     GuardView,
     WindowView,
 )
-from services.gateway.domain.capabilities import Capability, require
+from services.gateway.domain.capabilities import require
 from services.gateway.domain.engines import capabilities
 from services.gateway.domain.guard import Guard, next_slot, usage_of
 from services.gateway.domain.proxies import masked, place_of
 from services.gateway.store import guards, instances
 from services.gateway.store.instances import Instance
 from shared.clock import Clock
+from shared.contracts.capabilities import Capability
 from shared.db.database import Database
 from shared.security.egress import EgressPolicy, UrlRefused
 from shared.security.sealing import KeyRing, proxy_place, seal_text

@@ -5,8 +5,8 @@ from aiohttp import web
 from services.gateway.api.askable import Askable
 from services.gateway.api.auditing import note_alone
 from services.gateway.api.schemas.asked import PairingCodeView, ProfileView, WantedCode
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.readiness import can_be_paired, no_code
+from shared.contracts.capabilities import Capability
 from shared.contracts.questions import PairByCode, PairingCode, Profile, TellProfile
 from shared.web.body import BodyLimits, read_model
 from shared.web.envelope import respond

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.domain.capabilities import Capability
 from services.gateway.domain.engines import capabilities
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.recipients import PERSON, NotAnAddress, address_of
 from services.gateway.store import journeys, messages
 from services.gateway.store.messages import Message
+from shared.contracts.capabilities import Capability
 from shared.errors import Rejected
 from shared.web.body import invalid
 

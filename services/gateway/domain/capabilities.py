@@ -1,53 +1,11 @@
-"""What engines can do, by the names that the session service knows it by too."""
+"""What callers want of engines, and how they are told that one cannot do it."""
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final
 
+from shared.contracts.capabilities import Capability, needed_to_say
 from shared.errors import Rejected
 
-
-class Capability(StrEnum):
-    """Something that an engine can do, or a caller can want of one."""
-
-    QR = "qr"
-    PAIRING_CODE = "pairing_code"
-    CLIENT_MESSAGE_ID = "client_message_id"
-    TEXT = "text"
-    MEDIA = "media"
-    LOCATION = "location"
-    CONTACT = "contact"
-    POLL = "poll"
-    GROUPS = "groups"
-    TEMPLATES = "templates"
-    EDIT = "edit"
-    REVOKE = "revoke"
-    REACTION = "reaction"
-    READ_RECEIPTS = "read_receipts"
-    TYPING = "typing"
-    NUMBER_CHECK = "number_check"
-    PROFILE = "profile"
-    PROXY = "proxy"
-
-
-LINKED_DEVICE: Final = frozenset(Capability) - {Capability.CLIENT_MESSAGE_ID, Capability.TEMPLATES}
-"""What a device that is linked to a phone can do."""
-
-_OF_TYPES: Final[Mapping[str, Capability]] = {
-    "text": Capability.TEXT,
-    "image": Capability.MEDIA,
-    "video": Capability.MEDIA,
-    "audio": Capability.MEDIA,
-    "voice": Capability.MEDIA,
-    "document": Capability.MEDIA,
-    "sticker": Capability.MEDIA,
-    "location": Capability.LOCATION,
-    "contact": Capability.CONTACT,
-    "poll": Capability.POLL,
-    "reaction": Capability.REACTION,
-    "edit": Capability.EDIT,
-    "revoke": Capability.REVOKE,
-}
 _WORDS: Final[Mapping[Capability, str]] = {
     Capability.PAIRING_CODE: "be paired by code",
     Capability.TEXT: "send texts",
@@ -73,7 +31,7 @@ class Unsupported(Rejected):
 
 def needed(message_type: str, *, chat: str) -> frozenset[Capability]:
     """What an engine must be capable of to send a message of this type to this chat."""
-    of_type = {_OF_TYPES[message_type]}
+    of_type = {needed_to_say(message_type)}
     return frozenset(of_type | {Capability.GROUPS} if chat.endswith("@g.us") else of_type)
 
 

@@ -7,8 +7,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from services.gateway.domain.capabilities import LINKED_DEVICE, Capability
 from services.gateway.domain.guard import Guard
+from shared.contracts.capabilities import SANDBOX, WHATSMEOW, Capability
 
 
 class EngineSettings(BaseModel):
@@ -78,10 +78,10 @@ ENGINES: Final[Mapping[str, Engine]] = {
             "sandbox",
             SandboxSettings,
             Guard(per_minute=0, per_hour=0, per_day=0),
-            LINKED_DEVICE | {Capability.CLIENT_MESSAGE_ID},
+            SANDBOX,
             metered=False,
         ),
-        Engine("whatsmeow", LinkedDeviceSettings, Guard(), LINKED_DEVICE),
+        Engine("whatsmeow", LinkedDeviceSettings, Guard(), WHATSMEOW),
     )
 }
 

@@ -4,26 +4,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 from uuid import UUID
 
 from services.sessions.domain.lease import Lease
+from shared.contracts.capabilities import Capability
 from shared.contracts.content import (
-    ContactCard,
     Content,
-    Edit,
     Identity,
-    Location,
-    Media,
-    Poll,
-    Revoke,
     Sendable,
-    Text,
-)
-from shared.contracts.content import (
-    Reaction as SentReaction,
 )
 from shared.contracts.questions import (
     Answer,
@@ -39,31 +29,6 @@ from shared.contracts.questions import (
     TellProfile,
 )
 from shared.errors import Rejected, Transient
-
-
-class Capability(StrEnum):
-    """Something that an engine can do. What is not among its capabilities it is never asked for."""
-
-    QR = "qr"
-    PAIRING_CODE = "pairing_code"
-    # The engine sends under the message id that it is given, so that a repeat is recognised.
-    CLIENT_MESSAGE_ID = "client_message_id"
-    TEXT = "text"
-    MEDIA = "media"
-    LOCATION = "location"
-    CONTACT = "contact"
-    POLL = "poll"
-    GROUPS = "groups"
-    TEMPLATES = "templates"
-    EDIT = "edit"
-    REVOKE = "revoke"
-    REACTION = "reaction"
-    READ_RECEIPTS = "read_receipts"
-    TYPING = "typing"
-    NUMBER_CHECK = "number_check"
-    PROFILE = "profile"
-    # A proxy and a device name of the instance's own mean something to it.
-    PROXY = "proxy"
 
 
 class NotOnWhatsApp(Rejected):
@@ -413,27 +378,6 @@ def capable(engine: Engine, capability: Capability) -> None:
     if capability not in engine.capabilities:
         able = ", ".join(sorted(engine.capabilities))
         raise Unsupported(f"The {engine.kind} engine has no {capability.value}; it has: {able}.")
-
-
-def needed(content: Sendable) -> Capability:  # noqa: PLR0911 - one for each kind
-    """What an engine must be capable of to say this."""
-    match content:
-        case Text():
-            return Capability.TEXT
-        case Media():
-            return Capability.MEDIA
-        case Location():
-            return Capability.LOCATION
-        case ContactCard():
-            return Capability.CONTACT
-        case Poll():
-            return Capability.POLL
-        case SentReaction():
-            return Capability.REACTION
-        case Edit():
-            return Capability.EDIT
-        case Revoke():
-            return Capability.REVOKE
 
 
 def needed_to_ask(question: Question) -> Capability:

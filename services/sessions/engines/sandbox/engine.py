@@ -12,7 +12,6 @@ from uuid import UUID
 from services.sessions.domain.addresses import digits, fictional_number
 from services.sessions.engines.port import (
     Banned,
-    Capability,
     Connected,
     Disconnected,
     Ending,
@@ -45,6 +44,7 @@ from services.sessions.engines.sandbox.pairing import Pairing, Phone, patiently
 from services.sessions.engines.sandbox.server import LOOK_LIMIT, Later, Send, Server
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
+from shared.contracts.capabilities import SANDBOX, Capability
 from shared.contracts.commands import WriteFromSandboxContact
 from shared.contracts.content import Edit, Media, Reaction, Revoke
 from shared.contracts.questions import Answer, Question
@@ -69,27 +69,7 @@ class SandboxEngine:
     """A WhatsApp without phones; see ``numbers`` for who lives there."""
 
     kind: ClassVar[str] = "sandbox"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {
-            Capability.QR,
-            Capability.CLIENT_MESSAGE_ID,
-            Capability.TEXT,
-            Capability.MEDIA,
-            Capability.LOCATION,
-            Capability.CONTACT,
-            Capability.POLL,
-            Capability.GROUPS,
-            Capability.PAIRING_CODE,
-            Capability.EDIT,
-            Capability.REVOKE,
-            Capability.REACTION,
-            Capability.READ_RECEIPTS,
-            Capability.TYPING,
-            Capability.NUMBER_CHECK,
-            Capability.PROFILE,
-            Capability.PROXY,
-        }
-    )
+    capabilities: ClassVar[frozenset[Capability]] = SANDBOX
 
     def __init__(
         self, *, database: Database, fence: Fence, store: MediaStore, clock: Clock

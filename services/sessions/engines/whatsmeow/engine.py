@@ -9,7 +9,6 @@ from typing import ClassVar, Final, Literal
 from uuid import UUID
 
 from services.sessions.engines.port import (
-    Capability,
     Engine,
     MediaHandle,
     Opening,
@@ -25,6 +24,7 @@ from services.sessions.engines.whatsmeow.unlinking import unlink
 from services.sessions.engines.whatsmeow.workers import Terms, Workers
 from services.sessions.store.fence import Fence
 from shared.clock import Clock
+from shared.contracts.capabilities import WHATSMEOW, Capability
 from shared.contracts.questions import Answer, Question
 from shared.db.database import Database
 from shared.errors import PlatformError, Transient
@@ -39,12 +39,7 @@ class WhatsmeowEngine:
     """Linked devices. See the package for how they are held."""
 
     kind: ClassVar[str] = "whatsmeow"
-    # All but sending under an id of ours, which neonize has no way to, and templates, which belong
-    # to another kind of account.
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(Capability) - {
-        Capability.CLIENT_MESSAGE_ID,
-        Capability.TEMPLATES,
-    }
+    capabilities: ClassVar[frozenset[Capability]] = WHATSMEOW
 
     def __init__(
         self,
