@@ -1,6 +1,7 @@
 """What the dispatcher does about each message it receives."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from services.dispatcher import settlement
 from services.dispatcher.dispatching import Dispatching
@@ -15,9 +16,12 @@ from shared.contracts.events import (
     MessageReceived,
     MessageRevoked,
 )
+from shared.contracts.model import Event
 from shared.db.database import Database
 from shared.messaging.outbox import Relay
 from shared.security.sealing import KeyRing
+
+EventT = TypeVar("EventT", bound=Event)
 
 
 class Consumers:
@@ -68,29 +72,14 @@ class Consumers:
 
     async def events(self, batch: Sequence[Emitted]) -> None:
         """Keep what was received and what became of it, and look at instances that come or go."""
-        received = [
-            (emitted, emitted.event)
-            for emitted in batch
-            if isinstance(emitted.event, MessageReceived)
-        ]
-        if received:
+        if received := _of(batch, MessageReceived):
             async with self._database.hot() as connection:
                 await inbound.insert_received(connection, received, ring=self._ring)
         # After those: what is changed may have come in the same batch.
-        edited = [
-            (emitted, emitted.event)
-            for emitted in batch
-            if isinstance(emitted.event, MessageEdited)
-        ]
-        if edited:
+        if edited := _of(batch, MessageEdited):
             async with self._database.hot_tx() as connection:
                 await inbound.note_edited(connection, edited, ring=self._ring)
-        revoked = [
-            (emitted, emitted.event)
-            for emitted in batch
-            if isinstance(emitted.event, MessageRevoked)
-        ]
-        if revoked:
+        if revoked := _of(batch, MessageRevoked):
             async with self._database.hot_tx() as connection:
                 await inbound.note_revoked(connection, revoked)
         self._dispatching.look_at(
@@ -99,3 +88,8 @@ class Consumers:
             if isinstance(emitted.event, InstanceConnected | InstanceDisconnected)
             and emitted.instance_id is not None
         )
+
+
+def _of(batch: Sequence[Emitted], kind: type[EventT]) -> list[tuple[Emitted, EventT]]:
+    """The events of one type, in their order."""
+    return [(emitted, emitted.event) for emitted in batch if isinstance(emitted.event, kind)]

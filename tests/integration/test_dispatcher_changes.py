@@ -1,6 +1,8 @@
 """Messages that change others: edits and revocations, ours and those of contacts."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -14,12 +16,13 @@ from services.dispatcher import settlement
 from services.dispatcher.consumers import Consumers
 from services.dispatcher.dispatching import Dispatching
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.store import settling
 from shared.broker.memory import MemoryBroker
 from shared.contracts.commands import Receipt, TransmissionOutcome
 from shared.contracts.content import Identity, Text
 from shared.contracts.envelope import Emitted
 from shared.contracts.events import MessageEdited, MessageEvent, MessageReceived, MessageRevoked
-from shared.db.database import Database
+from shared.db.database import Database, HotConnection
 from shared.ids import id_of, new_id
 from shared.messaging.contents import opened
 from shared.messaging.outbox import Relay
@@ -27,6 +30,7 @@ from shared.pause import Pause
 from shared.security.sealing import Key, KeyRing
 from tests.support.builders import NOON, a_message_row, a_settled, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.eventually import eventually
 from tests.support.keys import RING, said
 
 ADA = "12025550142@s.whatsapp.net"
@@ -92,8 +96,13 @@ class World:
         )
         return message, transmission
 
-    async def settle(self, *changes: tuple[UUID, UUID], **given: Any) -> None:
-        """What became of some hand-overs."""
+    async def settle(
+        self,
+        *changes: tuple[UUID, UUID],
+        connection: HotConnection | None = None,
+        **given: Any,
+    ) -> None:
+        """What became of some hand-overs; within a transaction of ``connection``, if given."""
         settled = [
             a_settled(
                 **{
@@ -106,14 +115,35 @@ class World:
             )
             for message, transmission in changes
         ]
-        async with self.database.hot_tx() as connection:
+        async with AsyncExitStack() as stack:
+            if connection is None:
+                connection = await stack.enter_async_context(self.database.hot_tx())
             await settlement.settle(connection, settled, ring=RING, now=NOON, jitter=lambda: 0.0)
 
     async def receive(self, message: UUID, at: datetime) -> None:
         """A receipt."""
-        receipt = Receipt(message_id=message, instance_id=self.instance, kind="delivered", at=at)
+        await self.receive_all(message, at=at)
+
+    async def receive_all(self, *messages: UUID, at: datetime) -> None:
+        """A batch of receipts."""
+        receipts = [
+            Receipt(message_id=message, instance_id=self.instance, kind="delivered", at=at)
+            for message in messages
+        ]
         async with self.database.hot_tx() as connection:
-            await settlement.receive(connection, [receipt], ring=RING, now=at)
+            await settlement.receive(connection, receipts, ring=RING, now=at)
+
+    async def blocked(self) -> None:
+        """Return once somebody waits for a row that another transaction has locked."""
+
+        async def waiting() -> bool:
+            found: int = await self.sql.fetchval(
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            return found > 0
+
+        await eventually(waiting)
 
     async def row(self, message: UUID) -> dict[str, Any]:
         """A message as it stands."""
@@ -236,6 +266,40 @@ async def test_a_batch_with_two_changes_and_their_target_keeps_all_of_it(world: 
     assert (row["status"], row["content"]) == ("read", None)
     assert (await world.row(edit[0]))["content"] is None
     assert row["edited_at"] == row["revoked_at"] == later(4)
+
+
+async def test_batches_that_meet_at_a_target_do_not_deadlock(world: World) -> None:
+    target = await world.a_row(status="sent", text="Helo", sent_at=NOON)
+    edit = await world.a_change("edit", target, content={"text": "Hello"})
+    async with asyncio.TaskGroup() as tasks, world.database.hot_tx() as connection:
+        assert list(await settling.lock_messages(connection, [edit[0]])) == [edit[0]]
+        # This one begins with the target and goes on to the edit.
+        tasks.create_task(world.receive_all(target, edit[0], at=later(4)), name="receipts")
+        await world.blocked()
+        await world.settle(edit, at=later(3), connection=connection)
+    row = await world.row(target)
+    assert (row["content"]["text"], row["edited_at"]) == ("Hello", later(3))
+    assert row["delivered_at"] == (await world.row(edit[0]))["delivered_at"] == later(4)
+
+
+async def test_a_revocation_and_an_earlier_edit_of_the_same_do_not_deadlock(world: World) -> None:
+    edit = await world.a_change("edit", new_id(), content={"text": "Hello"})
+    # Other clocks may have made the target's id the later one.
+    target = await world.a_row(status="sent", text="Helo", sent_at=NOON)
+    await world.sql.execute(
+        "UPDATE dispatcher.messages SET target_id = $1 WHERE id = $2", target, edit[0]
+    )
+    await world.settle(edit, at=later(3))
+    revocation = await world.a_change("revoke", target)
+    async with asyncio.TaskGroup() as tasks, world.database.hot_tx() as connection:
+        await settling.lock_messages(connection, [revocation[0]])
+        tasks.create_task(world.receive_all(edit[0], at=later(4)), name="receipts")
+        await world.blocked()
+        await world.settle(revocation, at=later(5), connection=connection)
+    row = await world.row(target)
+    assert (row["content"], row["revoked_at"]) == (None, later(5))
+    wording = await world.row(edit[0])
+    assert (wording["content"], wording["delivered_at"]) == (None, later(4))
 
 
 async def test_a_reaction_changes_nobody(world: World) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Record
 
-from services.dispatcher.domain.message import FINAL, Message
+from services.dispatcher.domain.message import CHANGING, FINAL, Message
 from shared.contracts.commands import SettledTransmission
 from shared.db.database import HotConnection
 from shared.messaging.outbox import Pending, Stored
@@ -41,15 +41,30 @@ def message(row: Record) -> Message:
 
 
 async def lock_messages(connection: HotConnection, ids: Iterable[UUID]) -> dict[UUID, Message]:
-    """Lock outbound messages, in order of id so that two batches cannot deadlock."""
+    """Lock outbound messages, and all that ``targets.change`` writes if they are accepted.
+
+    That is what edits and revocations are about, and other edits of the same. All of it in one
+    order, that of ids, so that two batches cannot deadlock; what is about what never changes.
+    """
+    wanted = set(ids)
     rows = await connection.fetch(
         f"""
-        SELECT {COLUMNS} FROM dispatcher.messages
-        WHERE id = ANY ($1::uuid[]) AND direction = 'outbound' ORDER BY id FOR UPDATE
+        WITH targets AS (
+            SELECT target_id FROM dispatcher.messages
+            WHERE id = ANY ($1::uuid[]) AND target_id IS NOT NULL AND type = ANY ($2::text[])
+        )
+        SELECT {COLUMNS}, direction FROM dispatcher.messages
+        WHERE id = ANY (ARRAY(
+            SELECT unnest($1::uuid[]) UNION ALL SELECT target_id FROM targets UNION ALL
+            SELECT e.id FROM dispatcher.messages e JOIN targets USING (target_id)
+            WHERE e.type = 'edit'
+        ))
+        ORDER BY id FOR UPDATE
         """,  # noqa: S608 - a constant of ours
-        sorted(set(ids)),
+        list(wanted),
+        sorted(CHANGING),
     )
-    return {row[0]: message(row) for row in rows}
+    return {row[0]: message(row) for row in rows if row[0] in wanted and row[17] == "outbound"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,10 +20,10 @@ UNINDEX: Final = """
     WHERE m.id = ANY ($1::uuid[]) AND w.word = gone.word AND w.sequence = m.sequence
 """
 
-_LOCK: Final = """
+_TARGETS: Final = """
     SELECT id, tenant_id, content, sealed FROM dispatcher.messages
     WHERE id IN (SELECT target_id FROM dispatcher.messages WHERE id = ANY ($1::uuid[]))
-    ORDER BY id FOR UPDATE
+    ORDER BY id
 """
 _CHANGES: Final = """
     SELECT target_id,
@@ -53,14 +53,15 @@ async def change(connection: HotConnection, accepted: Sequence[UUID], *, ring: K
     """Let what these edits and revocations are about show all that has become of it.
 
     Found anew from every accepted one, so that neither a repeat nor one that is confirmed late puts
-    older words over newer ones. What was erased before stays so.
+    older words over newer ones. What was erased before stays so. Call it in the transaction of
+    ``settling.lock_messages``, which has locked all that is written here.
     """
-    locked = await connection.fetch(_LOCK, accepted)
-    ids = [row[0] for row in locked]
+    found = await connection.fetch(_TARGETS, accepted)
+    ids = [row[0] for row in found]
     changes = {row[0]: row for row in await connection.fetch(_CHANGES, ids)}
     edits = await _words(connection, [row[1] for row in changes.values() if row[1]], ring=ring)
     saved: list[tuple[UUID, bytes | None]] = []
-    for id_, tenant_id, plain, sealed in locked:
+    for id_, tenant_id, plain, sealed in found:
         _, edit, _, revoked_at = changes[id_]
         if revoked_at is not None:
             saved.append((id_, None))
