@@ -28,6 +28,7 @@ from shared.db.tables.grants import role
 from shared.ids import new_id
 from shared.messaging import consumer, outbox
 from shared.messaging.outbox import Pending
+from shared.security.sealing import is_sealed
 from tests.support.broker import Inbox
 from tests.support.builders import NOON, an_instance
 from tests.support.customer import Customer
@@ -227,6 +228,23 @@ async def test_a_requeued_letter_goes_back_to_the_queue_it_came_from(gateway: Ga
     [handled] = await listed(ada, "status=requeued")
     assert handled["handledAt"] is not None
     assert (await ada.call("DELETE", f"{PATH}/{letter['id']}")).status == 409
+
+
+async def test_a_requeued_letter_waits_for_the_broker_sealed(gateway: Gateway) -> None:
+    _, tenant, instance = await an_account(gateway, "ada@example.com")
+    await gateway.broker.publish([a_dead_batch(an_event(tenant, instance))])
+    operator = await gateway.operator()
+    [letter] = await listed(operator)
+    # What goes through the outbox is gone at once, so it leaves a trace here.
+    await gateway.sql.execute(
+        "CREATE TABLE public.trace (body bytea);"
+        " CREATE RULE trace AS ON INSERT TO gateway.outbox"
+        " DO ALSO INSERT INTO public.trace VALUES (NEW.body)"
+    )
+    assert (await operator.post(f"{PATH}/{letter['id']}/requeue")).status == 202
+    [trace] = [row[0] for row in await gateway.sql.fetch("SELECT body FROM public.trace")]
+    assert is_sealed(trace)
+    assert b"secret" not in trace
 
 
 async def test_one_event_of_a_batch_goes_back_alone_and_to_one_service_alone(

@@ -1,8 +1,12 @@
 """Instance keys: what they open, and for how long."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
+
+import asyncpg
+import pytest
 
 from services.gateway.loops import NoteKeyUse
 from services.gateway.store.keys import Counted, KeyUses
@@ -11,6 +15,7 @@ from shared.security.tokens import digest_of
 from tests.support import gateway as gateway_support
 from tests.support.builders import an_instance
 from tests.support.customer import Customer
+from tests.support.eventually import eventually
 from tests.support.gateway import ALL, PASSWORD, Gateway, Sender
 
 
@@ -383,3 +388,56 @@ async def test_the_use_of_keys_is_written_down_in_batches(gateway: Gateway, send
     row = await gateway.row("SELECT requests, successes FROM gateway.instance_keys")
     assert row == {"requests": 3, "successes": 2}
     assert timedelta(seconds=5) >= NoteKeyUse.RHYTHM
+
+
+async def test_the_use_of_keys_is_written_whole_or_not_at_all(gateway: Gateway) -> None:
+    ada, _, instance = await an_account(gateway)
+    await made(ada, instance)
+    theirs = UUID((await ada.post("/api/team/keys", {"name": "x"})).data["id"])
+    uses = KeyUses(gateway.database, clock=gateway.clock)
+    key = await gateway.sql.fetchval("SELECT id FROM gateway.instance_keys")
+    uses.note(theirs)
+    uses.count(key, succeeded=True)
+    await gateway.sql.execute(
+        "ALTER TABLE gateway.instance_keys ADD CONSTRAINT unused CHECK (requests = 0)"
+    )
+    with pytest.raises(asyncpg.CheckViolationError):
+        await uses.write(now=gateway.clock.now())
+    used = "SELECT last_used_at FROM gateway.user_keys"
+    assert await gateway.sql.fetchval(used) is None
+    await gateway.sql.execute("ALTER TABLE gateway.instance_keys DROP CONSTRAINT unused")
+    assert await uses.write(now=gateway.clock.now()) == 2
+    assert await gateway.sql.fetchval(used) is not None
+    assert await gateway.sql.fetchval("SELECT requests FROM gateway.instance_keys") == 1
+
+
+async def test_the_use_of_keys_locks_them_in_one_order(gateway: Gateway, database_url: str) -> None:
+    ada, _, _ = await an_account(gateway)
+    keys = [await ada.post("/api/team/keys", {"name": "x"}) for _ in range(2)]
+    low, high = sorted(UUID(answer.data["id"]) for answer in keys)
+    # Now the low one lies behind the high one, and so few are read without an index.
+    await gateway.sql.execute("UPDATE gateway.user_keys SET name = 'y' WHERE id = $1", low)
+    await gateway.sql.execute("ANALYZE gateway.user_keys")
+    uses = KeyUses(gateway.database, clock=gateway.clock)
+    uses.note(high)
+    uses.note(low)
+    lock = "SELECT FROM gateway.user_keys WHERE id = $1 FOR UPDATE NOWAIT"
+
+    async def waiting() -> bool:
+        found: int = await gateway.sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return found > 0
+
+    other = await asyncpg.connect(database_url)
+    try:
+        async with asyncio.TaskGroup() as group, asyncio.timeout(10):
+            async with other.transaction():
+                await other.execute(lock, low)
+                writing = group.create_task(uses.write(now=gateway.clock.now()))
+                await eventually(waiting)
+                await other.execute(lock, high)
+            assert await writing == 2
+    finally:
+        await other.close()

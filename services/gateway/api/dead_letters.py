@@ -136,7 +136,7 @@ class DeadLetters:
                     letter.queue,
                     self._opened(letter, sealed),
                 )
-                await outbox.add(tx, GatewayOutboxRow, [row], now=now)
+                await outbox.add(tx, GatewayOutboxRow, [row], now=now, ring=self._ring)
                 await dead_letters.handle(tx, letter.id, Handled.REQUEUED, now=now)
                 await self._note(tx, request, letter)
         self._relay.wake()

@@ -263,7 +263,8 @@ class KeyUses:
     async def write(self, *, now: datetime) -> int:
         """Store what was counted since the last time; returns for how many keys.
 
-        On failure all of it stays counted.
+        On failure all of it stays counted, and nothing of it is stored. Replicas lock keys in one
+        order, so that none waits for another that waits for it.
         """
         counted, self._counted = self._counted, {}
         if not counted:
@@ -271,13 +272,20 @@ class KeyUses:
         uses = sorted((key_id, *numbers) for key_id, numbers in counted.items())
         try:
             # Not worth waiting for the disk: should PostgreSQL crash, some seconds are missing.
-            async with self._database.hot(durable=False) as connection:
+            async with self._database.hot_tx(durable=False) as connection:
+                for table in ("user_keys", "instance_keys"):
+                    await connection.execute(
+                        f"""
+                        SELECT FROM gateway.{table} WHERE id = ANY ($1::uuid[])
+                        ORDER BY id FOR NO KEY UPDATE
+                        """,
+                        list(counted),
+                    )
                 await connection.execute(
                     "UPDATE gateway.user_keys SET last_used_at = $2 WHERE id = ANY ($1::uuid[])",
                     list(counted),
                     now,
                 )
-                # Last, for should it fail, everything is written again, and counts must not.
                 await connection.execute(
                     """
                     UPDATE gateway.instance_keys k SET last_used_at = $4,
