@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from shared.db.migrate import upgrade
-from tests.load import accepting, credentials, latency, pipeline
+from tests.load import accepting, credentials, latency, listing, pipeline
 from tests.load.report import Row, table
 from tests.support import postgres as postgres_support
 from tests.support import rabbitmq as rabbitmq_support
@@ -43,6 +43,7 @@ def main() -> None:
             latency.measure,
             pipeline.sent,
             pipeline.receipted,
+            listing.measure,
         ):
             with rabbit.vhost() as amqp_url:
                 rows += uvloop.run(alone(measure))

@@ -34,7 +34,12 @@ class World:
 
 @asynccontextmanager
 async def running(
-    folder: Path, database_url: str, amqp_url: str, *, settings: object = None
+    folder: Path,
+    database_url: str,
+    amqp_url: str,
+    *,
+    settings: object = None,
+    many: int = INSTANCES,
 ) -> AsyncIterator[World]:
     """All of it, ready."""
     sql = await asyncpg.connect(database_url)
@@ -45,7 +50,7 @@ async def running(
         ):
             await sql.execute("UPDATE gateway.organizations SET plan = 'max'")
             instances = await together(
-                *(customer.instance(settings=settings) for _ in range(INSTANCES)), at_once=8
+                *(customer.instance(settings=settings) for _ in range(many)), at_once=8
             )
             await sql.execute("UPDATE gateway.instance_keys SET rate_limit = 1000000000")
             # So long keys and their limits are remembered.

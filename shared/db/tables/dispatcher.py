@@ -89,6 +89,29 @@ class MessageRow(Base):
         # Lists are in the order of acceptance: an inbound message's id is not made of its time.
         Index(None, "tenant_id", "sequence"),
         Index(None, "instance_id", "sequence"),
+        Index(None, "tenant_id", "chat", "sequence"),
+        # What few messages are: most pay nothing for these two.
+        Index(
+            "ix_messages_kind",
+            "tenant_id",
+            "type",
+            "sequence",
+            postgresql_where=text("type <> 'text'"),
+        ),
+        Index(
+            "ix_messages_ended",
+            "tenant_id",
+            "status",
+            "sequence",
+            postgresql_where=text("status IN ('failed', 'canceled')"),
+        ),
+        # Rows lie nearly in the order of their times, so a few bytes for each 32 pages find a day.
+        Index(
+            "ix_messages_created_at",
+            "created_at",
+            postgresql_using="brin",
+            postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
+        ),
         # Status and receipts change most rows four times; room on the page keeps half of it cheap.
         {"schema": "dispatcher", "postgresql_with": {"fillfactor": "80"}},
     )

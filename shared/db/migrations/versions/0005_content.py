@@ -74,6 +74,38 @@ def upgrade() -> None:
         schema="dispatcher",
         postgresql_where=sa.text("words = '{}'::bigint[]"),
     )
+    op.create_index(
+        op.f("ix_messages_tenant_id_chat_sequence"),
+        "messages",
+        ["tenant_id", "chat", "sequence"],
+        unique=False,
+        schema="dispatcher",
+    )
+    op.create_index(
+        "ix_messages_kind",
+        "messages",
+        ["tenant_id", "type", "sequence"],
+        unique=False,
+        schema="dispatcher",
+        postgresql_where=sa.text("type <> 'text'"),
+    )
+    op.create_index(
+        "ix_messages_ended",
+        "messages",
+        ["tenant_id", "status", "sequence"],
+        unique=False,
+        schema="dispatcher",
+        postgresql_where=sa.text("status IN ('failed', 'canceled')"),
+    )
+    op.create_index(
+        "ix_messages_created_at",
+        "messages",
+        ["created_at"],
+        unique=False,
+        schema="dispatcher",
+        postgresql_using="brin",
+        postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
+    )
     op.create_table(
         "message_words",
         sa.Column("word", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -113,6 +145,12 @@ def downgrade() -> None:
     op.execute("DELETE FROM gateway.events WHERE get_byte(body, 0) = 2")
     op.drop_table("erasures", schema="dispatcher")
     op.drop_table("message_words", schema="dispatcher")
+    op.drop_index("ix_messages_created_at", table_name="messages", schema="dispatcher")
+    op.drop_index("ix_messages_ended", table_name="messages", schema="dispatcher")
+    op.drop_index("ix_messages_kind", table_name="messages", schema="dispatcher")
+    op.drop_index(
+        op.f("ix_messages_tenant_id_chat_sequence"), table_name="messages", schema="dispatcher"
+    )
     op.drop_index("ix_messages_unindexed", table_name="messages", schema="dispatcher")
     op.drop_index("ix_messages_unsealed", table_name="messages", schema="dispatcher")
     op.drop_column("messages", "media_id", schema="dispatcher")
