@@ -34,6 +34,7 @@ from services.gateway.settings import GatewaySettings  # noqa: E402
 from services.sessions.settings import SessionsSettings  # noqa: E402
 from services.stats.settings import StatsSettings  # noqa: E402
 from services.webhooks.settings import WebhooksSettings  # noqa: E402
+from shared.broker import topology  # noqa: E402
 from shared.contracts import content  # noqa: E402
 from shared.contracts.events import EVENTS, Failure  # noqa: E402
 from shared.contracts.model import Event  # noqa: E402
@@ -90,6 +91,14 @@ WHAT_AN_EVENT_IS = (
 HOW_EVENTS_CHANGE = (
     "Fields are only ever added, so ignore what you do not know. Whatever else has to change gets"
     " a new version, told beside the old one."
+)
+ON_THE_BROKER = (
+    "Programs that an operator runs beside Waypost may take events from RabbitMQ: bind a queue of"
+    f" their own to the topic exchange `{topology.EVENTS}` by `ev.<tenant>.<instance>.<name>.v1`,"
+    " such as `ev.*.*.message.received.v1`. `GET /asyncapi.json` describes that contract, the"
+    " batches between Waypost's own services included, in"
+    " [AsyncAPI 3.0](https://www.asyncapi.com/docs/reference/specification/v3.0.0); it asks for no"
+    " credential."
 )
 AUDIT: tuple[str, ...] = (
     (
@@ -174,6 +183,7 @@ def events_page() -> str:
         MADE,
         WHAT_AN_EVENT_IS,
         HOW_EVENTS_CHANGE,
+        ON_THE_BROKER,
         "## What all have",
         _table(("attribute", "meaning"), _ATTRIBUTES),
         _json(next(iter(examples.values()))),

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from aiohttp import web
 
+from services.gateway.api import asyncapi
 from services.gateway.api.accounts import Accounts
 from services.gateway.api.analytics import Analytics
 from services.gateway.api.askable import Askable
@@ -398,7 +399,11 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     ]
     add_routes(app, routes)
     live.add_routes(app)
-    add_docs(app, document(routes, title=TITLE, version=VERSION, description=DESCRIPTION))
+    add_docs(
+        app,
+        document(routes, title=TITLE, version=VERSION, description=DESCRIPTION),
+        asyncapi=asyncapi.document(title=TITLE, version=VERSION),
+    )
     ops.add_routes(app, health=platform.health, registry=platform.registry)
 
     _end_waiting(app, feed, live, asking)

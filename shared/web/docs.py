@@ -53,13 +53,17 @@ _PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 _CACHED = {"Cache-Control": "public, max-age=86400"}
 
 
-def add_docs(app: web.Application, document: JsonObject) -> None:
-    """Serve ``/openapi.json`` and ``/docs``; raises ``RuntimeError`` if Swagger UI is missing."""
-    described = orjson.dumps(document)
-    static = _static_files()
+def add_docs(
+    app: web.Application, document: JsonObject, *, asyncapi: JsonObject | None = None
+) -> None:
+    """Serve ``/openapi.json`` and ``/docs``, and ``/asyncapi.json`` if there is one.
 
-    async def openapi(request: web.Request) -> web.Response:
-        return web.Response(body=described, content_type="application/json")
+    Nobody has to log in for them. Raises ``RuntimeError`` if Swagger UI is missing.
+    """
+    static = _static_files()
+    _add_document(app, "/openapi.json", document)
+    if asyncapi is not None:
+        _add_document(app, "/asyncapi.json", asyncapi)
 
     async def page(request: web.Request) -> web.Response:
         return web.Response(body=_PAGE, content_type="text/html", headers=_PAGE_HEADERS)
@@ -74,11 +78,19 @@ def add_docs(app: web.Application, document: JsonObject) -> None:
             raise web.HTTPNotFound
         return web.FileResponse(static / name, headers={**_CACHED, "Content-Type": kind})
 
-    app.router.add_get("/openapi.json", openapi)
     app.router.add_get("/docs", page)
     app.router.add_get("/docs/", page)
     app.router.add_get("/docs/start.js", start)
     app.router.add_get("/docs/{file}", file)
+
+
+def _add_document(app: web.Application, path: str, document: JsonObject) -> None:
+    described = orjson.dumps(document)
+
+    async def show(request: web.Request) -> web.Response:
+        return web.Response(body=described, content_type="application/json")
+
+    app.router.add_get(path, show)
 
 
 def _static_files() -> Path:

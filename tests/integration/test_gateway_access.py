@@ -48,6 +48,13 @@ async def test_the_description_is_valid_openapi_and_every_route_has_what_it_need
         )
 
 
+async def test_the_contract_of_the_broker_is_there_for_everybody(gateway: Gateway) -> None:
+    described = await gateway.stranger().get("/asyncapi.json")
+    assert (described.status, described.body["asyncapi"]) == (200, "3.0.0")
+    assert described.body["info"]["version"] == (await document(gateway))["info"]["version"]
+    assert described.headers["Content-Type"].startswith("application/json")
+
+
 @pytest.mark.parametrize("role", ["agent", "viewer"])
 async def test_who_sees_what_is_assigned_sees_nothing_before_anything_is(
     gateway: Gateway, role: str
