@@ -80,7 +80,7 @@ def build(settings: DispatcherSettings, platform: Platform) -> Service:
             Loop(name="dispatching", run=dispatching.run),
             Loop(name="upkeep", run=upkeep.run),
             Loop(name="history", run=history.run),
-            Loop(name="retention", run=retention.run),
+            Loop(name="forgetting", run=retention.run),
         ],
         subscriptions=[
             Subscription(queue="dispatcher.nudges", receive=nudges, batch=BATCH),

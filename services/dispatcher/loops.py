@@ -166,7 +166,7 @@ class Retention:
             except Transient as error:
                 log.warning("retention_postponed", reason=error.message)
             else:
-                self._metrics.loop_succeeded.labels("retention").set(self._clock.now().timestamp())
+                self._metrics.loop_succeeded.labels("forgetting").set(self._clock.now().timestamp())
             await self._clock.sleep(RETENTION_RHYTHM)
 
     async def round(self) -> int:
