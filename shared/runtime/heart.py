@@ -27,6 +27,10 @@ log = get_logger()
 RHYTHM: Final = timedelta(seconds=3)
 # Throughput is taken over this long.
 RECENTLY: Final = timedelta(minutes=1)
+# How long a process that died without a word is shown as lost.
+REMEMBERED: Final = timedelta(hours=1)
+# Of those, so many are forgotten with one beat.
+_AT_ONCE: Final = 100
 
 State = Literal["running", "paused", "draining"]
 
@@ -97,6 +101,7 @@ class Heart:
             if self._workload.pausable:
                 self._follow_pause(orders.paused)
             started_at = await self._tell(connection)
+            await self._bury(connection)
         if orders.cleared_at is not None and orders.cleared_at != self._cleared_at:
             self._cleared_at = orders.cleared_at
             if orders.cleared_at > started_at:
@@ -143,6 +148,20 @@ class Heart:
             self._restart is not None,
         )
         return started_at
+
+    async def _bury(self, connection: HotConnection) -> None:
+        """Forget processes of the service that died without a word, some at a time."""
+        await connection.execute(
+            f"""
+            DELETE FROM {self._service}.workers WHERE id IN (
+                SELECT id FROM {self._service}.workers
+                WHERE beat_at < clock_timestamp() - CAST($1 AS interval)
+                LIMIT $2 FOR UPDATE SKIP LOCKED
+            )
+            """,  # noqa: S608 - the schema is a constant of ours
+            REMEMBERED,
+            _AT_ONCE,
+        )
 
     async def _asked(self, connection: HotConnection) -> _Orders:
         rows = await connection.fetch(
@@ -192,10 +211,7 @@ class Heart:
         try:
             async with asyncio.timeout(RHYTHM.total_seconds()), self._database.hot() as connection:
                 await connection.execute(
-                    f"""
-                    DELETE FROM {self._service}.workers
-                    WHERE id = $1 OR beat_at < clock_timestamp() - INTERVAL '1 hour'
-                    """,  # noqa: S608 - the schema is a constant of ours
+                    f"DELETE FROM {self._service}.workers WHERE id = $1",  # noqa: S608 - as above
                     self._id,
                 )
         except (Transient, TimeoutError) as error:

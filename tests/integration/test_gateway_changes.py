@@ -10,6 +10,8 @@ from pydantic import TypeAdapter
 from services.gateway.domain.changing import EDITABLE_FOR, REVOCABLE_FOR
 from shared.contracts.content import Edit, Revoke, Sendable
 from shared.ids import new_id
+from shared.messaging.contents import seal
+from shared.security.sealing import Key, KeyRing
 from tests.integration.test_gateway_kinds import GROUP, a_row
 from tests.support.customer import Answer
 from tests.support.gateway import Gateway, Sender
@@ -179,6 +181,21 @@ async def test_the_timeline_and_the_message_show_what_became_of_it(
     assert (
         shown["editedAt"] == shown["revokedAt"] == now.isoformat(timespec="milliseconds")[:23] + "Z"
     )
+
+
+async def test_a_reaction_that_no_key_opens_is_on_the_timeline_without_its_emoji(
+    gateway: Gateway, sender: Sender
+) -> None:
+    message = await a_sent_row(gateway, sender)
+    reaction = await a_sent_row(gateway, sender, type="reaction", target_id=message)
+    sealed = seal(KeyRing([Key.new("lost")]), sender.tenant, reaction, "{}")
+    await gateway.sql.execute(
+        "UPDATE dispatcher.messages SET content = NULL, sealed = $1 WHERE id = $2", sealed, reaction
+    )
+    answer = await sender.customer.get(f"/api/messages/{message}/timeline")
+    assert answer.status == 200, answer.body
+    [reacted] = [hop for hop in answer.data if hop["hop"] == "reacted"]
+    assert reacted["details"] == {"messageId": str(reaction)}
 
 
 async def test_what_a_contact_did_to_its_message_is_on_the_timeline_too(

@@ -1,6 +1,7 @@
 """The event log: nothing is missed, whoever writes and whoever waits."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -300,19 +301,51 @@ async def test_a_reader_who_follows_many_writers_misses_nothing(
     assert seen == sorted(seen)
 
 
-async def test_old_events_are_forgotten_but_numbers_are_never_given_again(
-    gateway: Gateway, sender: Sender
-) -> None:
-    await publish(gateway, *(an_event(gateway, sender) for _ in range(3)))
-    cursor = (await page(sender)).body["pagination"]["nextCursor"]
-    gateway.clock.move(timedelta(days=8))
-    forget = Forget(
+def forgetting(gateway: Gateway) -> Forget:
+    """What forgets events a week after they were logged."""
+    return Forget(
         database=gateway.database,
         clock=gateway.clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         events_kept=timedelta(days=7),
         audit_kept=timedelta(days=365),
     )
+
+
+async def test_what_was_said_long_ago_is_kept_from_when_it_was_logged(
+    gateway: Gateway, sender: Sender
+) -> None:
+    """An instance was offline for longer than events are kept, and gets its messages now."""
+    await publish(gateway, an_event(gateway, sender))
+    cursor = await end_of(sender)
+    long_ago = gateway.clock.now() - timedelta(days=8)
+    late = [replace(an_event(gateway, sender), time=long_ago) for _ in range(3)]
+    await publish(gateway, *late, an_event(gateway, sender))
+    assert await forgetting(gateway).step() == 0
+    assert ids(await page(sender, "", cursor))[:3] == [str(one.id) for one in late]
+
+
+async def test_nothing_is_forgotten_behind_what_is_kept(gateway: Gateway, sender: Sender) -> None:
+    """The database's clock was set back, or a row came with a backup: no cursor dies of it."""
+    emitted = [an_event(gateway, sender) for _ in range(5)]
+    await publish(gateway, *emitted)
+    await gateway.sql.execute(
+        "UPDATE gateway.events SET logged_at = now() - interval '8 days' WHERE sequence IN (1, 3)"
+    )
+    forget = forgetting(gateway)
+    assert await forget.step() == 1
+    assert await forget.step() == 0
+    assert ids(await page(sender)) == [str(one.id) for one in emitted[1:]]
+    assert await gateway.sql.fetchval("SELECT forgotten_through FROM gateway.event_log") == 1
+
+
+async def test_old_events_are_forgotten_but_numbers_are_never_given_again(
+    gateway: Gateway, sender: Sender
+) -> None:
+    await publish(gateway, *(an_event(gateway, sender) for _ in range(3)))
+    cursor = (await page(sender)).body["pagination"]["nextCursor"]
+    gateway.clock.move(timedelta(days=8))
+    forget = forgetting(gateway)
     assert await forget.step() == 2
     assert await forget.step() == 0
     later = an_event(gateway, sender)
@@ -330,14 +363,7 @@ async def test_a_cursor_that_is_too_old_is_refused_instead_of_skipping(
     idle = await end_of(old)
     gateway.clock.move(timedelta(days=8))
     await publish(gateway, kept := an_event(gateway, old))
-    forget = Forget(
-        database=gateway.database,
-        clock=gateway.clock,
-        metrics=GatewayMetrics(CollectorRegistry()),
-        events_kept=timedelta(days=7),
-        audit_kept=timedelta(days=365),
-    )
-    assert await forget.step() == 4
+    assert await forgetting(gateway).step() == 4
     refused = await old.customer.get(f"/api/events?after={stale}")
     assert (refused.status, refused.code) == (400, "BAD_REQUEST")
     told = refused.body["error"]["data"]

@@ -74,6 +74,14 @@ async def test_an_operator_sees_every_process_and_which_is_lost(gateway: Gateway
         assert rows["stats"]["queueSize"] is None
 
 
+async def test_a_process_that_is_lost_is_shown_for_an_hour(gateway: Gateway) -> None:
+    await a_worker(gateway, name="dispatcher@shown", ago=timedelta(minutes=59))
+    await a_worker(gateway, name="dispatcher@past", ago=timedelta(minutes=61))
+    operator = await gateway.operator()
+    assert [row["name"] for row in (await operator.get(PATH)).data] == ["dispatcher@shown"]
+    assert (await told(operator, "restart", "dispatcher@past")).status == 404
+
+
 async def test_an_administrator_sees_what_waits_of_their_own_and_no_process(
     gateway: Gateway,
 ) -> None:

@@ -176,3 +176,23 @@ async def test_cleared_failures_are_not_counted_any_more(
         body.failed = 8
         await body.heart.beat()
         assert await sql.fetchval("SELECT failed FROM dispatcher.workers") == 1
+
+
+async def test_who_died_without_a_word_is_forgotten_after_an_hour_some_at_a_time(
+    sql: asyncpg.Connection, database: Database
+) -> None:
+    """Every replica is killed, time and again: none of them can tidy up after itself."""
+    await sql.execute(
+        "INSERT INTO dispatcher.workers (id, name, state, processing, completed, failed,"
+        " throughput, memory, pausable, restartable, started_at, beat_at)"
+        " SELECT gen_random_uuid(), 'dispatcher@past', 'running', 0, 0, 0, 0, 0, true, true, at, at"
+        " FROM (SELECT now() - interval '61 minutes' AS at FROM generate_series(1, 150)) AS past"
+        " UNION ALL SELECT gen_random_uuid(), 'dispatcher@lost', 'running', 0, 0, 0, 0, 0, true,"
+        " true, now(), now() - interval '59 minutes'"
+    )
+    body = Body(database)
+    async with body.heart.beating():
+        assert await sql.fetchval("SELECT count(*) FROM dispatcher.workers") == 52
+        await body.heart.beat()
+        names = await sql.fetch("SELECT name FROM dispatcher.workers ORDER BY name")
+        assert [name for (name,) in names] == ["dispatcher@here", "dispatcher@lost"]

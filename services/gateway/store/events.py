@@ -20,6 +20,8 @@ log = get_logger()
 
 # Any number, as long as nothing else in this database locks it.
 _LOG_LOCK = 0x5741_5950_4F53_5401
+# Higher than any number of the log.
+_NO_NUMBER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,10 @@ async def append(database: Database, ring: KeyRing, events: Sequence[NewEvent]) 
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOG_LOCK)
         await connection.execute(
             """
-            INSERT INTO gateway.events (sequence, id, tenant_id, instance_id, type, time, body)
-            SELECT last.sequence + u.place, u.id, u.tenant_id, u.instance_id, u.type, u.time, u.body
+            INSERT INTO gateway.events
+                (sequence, id, tenant_id, instance_id, type, time, body, logged_at)
+            SELECT last.sequence + u.place, u.id, u.tenant_id, u.instance_id, u.type, u.time,
+                u.body, clock_timestamp()
             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::timestamptz[],
                         $6::bytea[])
                 WITH ORDINALITY AS u (id, tenant_id, instance_id, type, time, body, place)
@@ -216,18 +220,23 @@ def _place(tenant_id: UUID, event_id: UUID) -> Place:
 
 
 async def forget(tx: AsyncConnection, *, before: datetime, at_most: int) -> int:
-    """Delete old events, but never the last one: its number is where the next one goes on.
+    """Delete what was logged ``before``, but never the last one: the next goes on from its number.
 
-    Up to which number is noted, for readers whose cursor is older than that.
+    Oldest first, and nothing behind one that is kept: up to which number is noted, and whose cursor
+    is lower than that is refused. By when it was logged: an event's own ``time`` may be days ago.
     """
     gone = await tx.execute(
         text(
             """
-            WITH gone AS (
+            WITH oldest AS (
+                SELECT sequence, logged_at < :before AS old FROM gateway.events
+                WHERE sequence < (SELECT max(sequence) FROM gateway.events)
+                ORDER BY sequence LIMIT :at_most
+            ), gone AS (
                 DELETE FROM gateway.events WHERE sequence IN (
-                    SELECT sequence FROM gateway.events
-                    WHERE time < :before AND sequence < (SELECT max(sequence) FROM gateway.events)
-                    ORDER BY time LIMIT :at_most
+                    SELECT sequence FROM oldest WHERE old AND sequence < coalesce(
+                        (SELECT min(sequence) FROM oldest WHERE NOT old), :none
+                    )
                 )
                 RETURNING sequence
             ), noted AS (
@@ -239,7 +248,7 @@ async def forget(tx: AsyncConnection, *, before: datetime, at_most: int) -> int:
             SELECT count(*) FROM gone
             """
         ),
-        {"before": before, "at_most": at_most},
+        {"before": before, "at_most": at_most, "none": _NO_NUMBER},
     )
     forgotten: int = gone.scalar_one()
     return forgotten

@@ -10,8 +10,11 @@ from shared.db.tables.dispatcher import MessageRow, TransmissionRow
 from shared.db.tables.gateway import WebhookRow
 from shared.db.tables.sessions import HandoverRow
 from shared.db.tables.webhooks import AttemptRow, DeliveryRow
+from shared.log import get_logger
 from shared.messaging.contents import opened
-from shared.security.sealing import KeyRing
+from shared.security.sealing import KeyRing, Unsealable
+
+log = get_logger()
 
 
 async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
@@ -49,13 +52,25 @@ async def changes(tx: AsyncConnection, ring: KeyRing, message_id: UUID) -> list[
         .order_by(MessageRow.sequence)
     )
     return [
-        Change(at, kind, id_, _emoji(opened(ring, tenant_id, id_, sealed=sealed, plain=plain)))
+        Change(at, kind, id_, _emoji(ring, tenant_id, id_, sealed=sealed, plain=plain))
         for at, kind, id_, tenant_id, plain, sealed in rows
         if at is not None
     ]
 
 
-def _emoji(content: dict[str, object] | None) -> str | None:
+def _emoji(
+    ring: KeyRing,
+    tenant_id: UUID,
+    message_id: UUID,
+    *,
+    sealed: bytes | None,
+    plain: dict[str, object] | None,
+) -> str | None:
+    try:
+        content = opened(ring, tenant_id, message_id, sealed=sealed, plain=plain)
+    except Unsealable:  # that it was changed is still known
+        log.exception("message_not_readable", message_id=str(message_id))
+        return None
     return str(content["emoji"]) if content is not None and "emoji" in content else None
 
 

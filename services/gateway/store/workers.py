@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.workers import Target
 from shared.db.tables.grants import SERVICES
+from shared.runtime.heart import REMEMBERED
 
 # Without a heartbeat for so long, a worker is taken for dead.
 LOST: Final = timedelta(seconds=15)
@@ -57,7 +58,7 @@ def _beats(service: str) -> str:
                     ELSE state END,
                processing, completed, failed, throughput, memory, pausable, restartable,
                started_at, beat_at
-        FROM {service}.workers
+        FROM {service}.workers WHERE beat_at >= clock_timestamp() - CAST(:remembered AS interval)
     """  # noqa: S608 - the schemas are constants of ours
 
 
@@ -135,7 +136,7 @@ _CLEAR = text("""
 
 async def workers(tx: AsyncConnection) -> list[Worker]:
     """All processes that live, or have lived within the hour."""
-    rows = await tx.execute(_WORKERS, {"lost": LOST})
+    rows = await tx.execute(_WORKERS, {"lost": LOST, "remembered": REMEMBERED})
     return [Worker(*row) for row in rows]
 
 

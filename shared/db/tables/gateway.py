@@ -290,6 +290,8 @@ class EventRow(Base):
 
     ``sequence`` is given out under a lock, so a row with a lower number never appears after one
     with a higher number has been seen. ``body`` is sealed, but for what an earlier version wrote.
+    ``time`` is when it happened, ``logged_at`` when it was logged, by the database's clock: one for
+    all who write, so that it grows with ``sequence``.
     """
 
     __tablename__ = "events"
@@ -307,6 +309,7 @@ class EventRow(Base):
     type: Mapped[Word]
     time: Mapped[Moment]
     body: Mapped[bytes]
+    logged_at: Mapped[Moment] = mapped_column(server_default=text("now()"))
 
 
 class EventLogRow(Base):

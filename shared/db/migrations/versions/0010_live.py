@@ -1,4 +1,4 @@
-"""Up to where the event log has been forgotten."""
+"""When events were logged, and up to where the log has been forgotten."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,8 +18,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_event_log")),
         schema="gateway",
     )
+    # Of rows that are there already it says when they were found: they stay so much longer.
+    op.add_column(
+        "events",
+        sa.Column(
+            "logged_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+        schema="gateway",
+    )
 
 
 def downgrade() -> None:
     """Back."""
+    op.drop_column("events", "logged_at", schema="gateway")
     op.drop_table("event_log", schema="gateway")
