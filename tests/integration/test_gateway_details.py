@@ -140,7 +140,7 @@ ROUTES = [
     ("POST", "test-connection"),
     ("GET", "config"),
     ("GET", "phone-mappings"),
-    ("DELETE", f"phone-mappings/{new_id()}"),
+    ("DELETE", "phone-mappings/01890a5d-ac96-774b-bcce-b302099a8057"),
 ]
 
 
