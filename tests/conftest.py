@@ -68,6 +68,6 @@ def amqp_url(rabbit: Rabbit) -> Iterator[str]:
 
 @pytest.fixture
 def own_amqp_url(rabbit: Rabbit) -> Iterator[str]:
-    """A virtual host of the test's own; it costs two seconds, so for whole systems only."""
+    """A virtual host of the test's own; not for free, so for whole systems only."""
     with rabbit.vhost() as url:
         yield url
