@@ -32,7 +32,7 @@ async def seed(sql: asyncpg.Connection, tenant: UUID, instance: UUID, *, many: i
                CASE WHEN n % $6 = 5 THEN 'failed' WHEN n % 3 = 0 THEN 'received' ELSE 'read' END,
                1, '3EB0' || n, 'fail', at.time, at.time, at.time
         FROM generate_series(1, $4::int) AS n
-        CROSS JOIN LATERAL (SELECT (12025600000 + n * 7919 % $5::bigint)::text AS number) AS chat
+        CROSS JOIN LATERAL (SELECT (12025600000 + n::bigint * 7919 % $5)::text AS number) AS chat
         CROSS JOIN LATERAL (
             SELECT $7::timestamptz + interval '30 days' * (n::float8 / $4) AS time) AS at
         """,
