@@ -22,6 +22,7 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.ids import new_id
 from shared.messaging.outbox import event, outgoing
+from shared.security.sealing import Key, KeyRing
 from tests.support.builders import an_instance
 from tests.support.customer import Answer
 from tests.support.eventually import eventually
@@ -169,6 +170,18 @@ async def test_whoever_waits_hears_only_of_what_they_asked_for(
     connected = an_event(gateway, sender, InstanceConnected())
     await publish(gateway, connected)
     assert ids(await waiting) == [str(connected.id)]
+
+
+async def test_whoever_waits_is_told_that_an_event_cannot_be_read(
+    gateway: Gateway, sender: Sender
+) -> None:
+    waiting = asyncio.create_task(sender.customer.get("/api/events?wait=30"))
+    await joined(gateway)
+    started = gateway.clock.monotonic()
+    await events.append(gateway.database, KeyRing([Key.new("lost")]), [a_row(gateway, sender)])
+    refused = await waiting
+    assert (refused.status, refused.code) == (503, "ENGINE_UNAVAILABLE")
+    assert gateway.clock.monotonic() - started < 5
 
 
 async def test_so_many_wait_and_no_more(database_url: str) -> None:

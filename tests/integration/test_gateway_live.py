@@ -19,11 +19,12 @@ from shared.contracts.events import InstanceConnected, MessageSent, WebhookRecov
 from shared.contracts.model import Event
 from shared.ids import new_id
 from shared.messaging.outbox import event, outgoing
+from shared.security.sealing import Key, KeyRing
 from tests.support.builders import an_instance
 from tests.support.customer import Customer
 from tests.support.eventually import eventually
 from tests.support.gateway import Gateway, Sender, running
-from tests.support.keys import RING
+from tests.support.keys import KEYS, RING
 from tests.support.live import EXAMPLES, HERE, LiveClient, deaf_client
 
 
@@ -58,11 +59,11 @@ async def publish(gateway: Gateway, *emitted: Emitted) -> None:
     await gateway.broker.publish(outgoing([event(one) for one in emitted]))
 
 
-async def logged(gateway: Gateway, *emitted: Emitted) -> None:
+async def logged(gateway: Gateway, *emitted: Emitted, ring: KeyRing = RING) -> None:
     """Put events into the log and tell nobody."""
     await events.append(
         gateway.database,
-        RING,
+        ring,
         [
             NewEvent(one.id, one.tenant_id, one.instance_id, one.name, one.time, encode(one))
             for one in emitted
@@ -284,6 +285,33 @@ async def test_a_cursor_that_is_too_old_is_refused(gateway: Gateway, sender: Sen
         refused = await client.next("connect_error")
     assert refused["data"]["code"] == "BAD_REQUEST"
     assert refused["data"]["data"]["reason"] == "cursor_expired"
+
+
+async def test_whom_an_event_cannot_be_read_to_is_sent_away_and_gets_it_later(
+    database_url: str, gateway: Gateway, sender: Sender
+) -> None:
+    """A replica without the newest key: nobody else suffers, and nobody's cursor passes it."""
+    other = await gateway.sender()
+    new = Key.new("new")
+    async with (
+        LiveClient.connected(gateway.url, auth(sender)) as client,
+        LiveClient.connected(gateway.url, auth(sender, types=["instance.*"])) as choosy,
+        LiveClient.connected(gateway.url, auth(other)) as stranger,
+    ):
+        cursor = (await client.event("cursor"))["cursor"]
+        await logged(gateway, sealed := an_event(sender), ring=KeyRing([new]))
+        behind, theirs = an_event(sender, InstanceConnected()), an_event(other)
+        await publish(gateway, behind, theirs)
+        closing = await client.event("closing")
+        assert (closing["code"], closing["reconnect"]) == ("UNAVAILABLE", True)
+        assert (await choosy.event())["id"] == str(behind.id)
+        assert (await stranger.event())["id"] == str(theirs.id)
+    async with (
+        running(database_url, encryption_keys=f"{new.written()},{KEYS}") as mended,
+        LiveClient.connected(mended.url, auth(sender, after=cursor)) as client,
+    ):
+        told = [(await client.event())["id"] for _ in range(2)]
+    assert told == [str(sealed.id), str(behind.id)]
 
 
 async def test_a_token_that_expires_ends_the_connection(gateway: Gateway) -> None:

@@ -13,7 +13,7 @@ from services.gateway.domain.event_names import Selection
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.rooms import Room, rooms_of
 from services.gateway.metrics import GatewayMetrics
-from services.gateway.store.events import LoggedEvent
+from services.gateway.store.events import LoggedEvent, SealedEvent
 from shared.errors import Throttled, Transient
 
 _SOON: Final = timedelta(seconds=1)
@@ -35,6 +35,11 @@ class Waiter:
 
     def hear(self, event: LoggedEvent) -> None:
         """Wake if this is what was waited for."""
+        if self._selection.takes(event.type):
+            self._news.set()
+
+    def miss(self, event: SealedEvent) -> None:
+        """Wake for this too: whoever looks is told that it cannot be read."""
         if self._selection.takes(event.type):
             self._news.set()
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from services.gateway.domain.rooms import Room, rooms_of_event
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import events
-from services.gateway.store.events import LoggedEvent
+from services.gateway.store.events import LoggedEvent, SealedEvent
 from shared.broker.port import Broker, Incoming, Outgoing
 from shared.broker.topology import NEWS
 from shared.clock import Clock
@@ -47,6 +47,10 @@ class Reader(Protocol):
 
     def hear(self, event: LoggedEvent) -> None:
         """Take the next event. It may neither raise nor wait: others are behind it."""
+        ...
+
+    def miss(self, event: SealedEvent) -> None:
+        """Know that the next event cannot be read, and is not told again; as ``hear``."""
         ...
 
 
@@ -168,10 +172,13 @@ class Tail:
             self._metrics.log_unread.set(head - through)
             return through < head
 
-    def _hand_out(self, event: LoggedEvent) -> None:
+    def _hand_out(self, event: LoggedEvent | SealedEvent) -> None:
         for room in rooms_of_event(event.tenant_id, event.instance_id):
             for reader in tuple(self._readers.get(room, ())):
-                reader.hear(event)
+                if isinstance(event, SealedEvent):
+                    reader.miss(event)
+                else:
+                    reader.hear(event)
 
     def _hear(self, _message: Incoming) -> None:
         self._nudge.set()

@@ -49,6 +49,16 @@ class LoggedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedEvent:
+    """An event of the log that no key opens at this moment."""
+
+    sequence: int
+    tenant_id: UUID
+    instance_id: UUID | None
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogPage:
     """Events of the log, and what the log was when they were read.
 
@@ -177,11 +187,8 @@ async def page(
 
 async def between(
     database: Database, tenants: Collection[UUID], *, ring: KeyRing, after: int, through: int
-) -> list[LoggedEvent]:
-    """Every event of these tenants, oldest first, from ``after`` (excluded) to ``through``.
-
-    But for those that no key opens.
-    """
+) -> list[LoggedEvent | SealedEvent]:
+    """Every event of these tenants, oldest first, from ``after`` (excluded) to ``through``."""
     async with database.hot() as connection:
         rows = await connection.fetch(
             """
@@ -194,12 +201,13 @@ async def between(
             through,
             list(tenants),
         )
-    found = []
+    found: list[LoggedEvent | SealedEvent] = []
     for id_, sequence, tenant_id, instance_id, name, type_, body in rows:
         try:
             plain = _opened(ring, tenant_id, id_, body)
         except Transient:  # one that cannot be read must not hold up all others
             log.exception("event_not_readable", event_id=str(id_))
+            found.append(SealedEvent(sequence, tenant_id, instance_id, type_))
             continue
         found.append(LoggedEvent(sequence, tenant_id, instance_id, name, type_, plain))
     return found

@@ -16,7 +16,7 @@ from services.gateway.domain.interest import Interest
 from services.gateway.domain.principal import Principal, Scope, scope_of
 from services.gateway.domain.rooms import Room, rooms_of
 from services.gateway.store import events
-from services.gateway.store.events import LoggedEvent
+from services.gateway.store.events import LoggedEvent, SealedEvent
 from shared.db.database import Database
 from shared.errors import Transient
 from shared.security.sealing import KeyRing
@@ -106,6 +106,12 @@ class Client:
         """Be told the next event of the log, unless it is still catching up."""
         if self._live and event.sequence > self.position:
             self._tell(event)
+
+    def miss(self, event: SealedEvent) -> None:
+        """Leave rather than go on behind an event that it wants: its cursor would be past it."""
+        wanted = self.interest.takes(event.type, event.instance_id)
+        if wanted and self._live and event.sequence > self.position:
+            self.send_away(Leaving.UNAVAILABLE)
 
     def go_live(self, position: int) -> None:
         """Hear from here on; everything before has been told or was not asked for."""
