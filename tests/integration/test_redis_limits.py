@@ -1,47 +1,30 @@
 """Limits that replicas share in Redis: exact under a crowd, and no condition for working."""
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-import redis
 
 from shared.web.limits import Limit, RateLimiter
 from tests.support.clock import HandClock
+from tests.support.redis_server import RedisServer
 
 HOUR = timedelta(hours=1)
 
 
 @pytest.fixture(scope="module")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis of the module's own, behind a socket in its own folder."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.fail("redis-server is not installed: apt-get install redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    socket = folder / "s"
-    options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(folder)]
-    server = subprocess.Popen([binary, *options], stdout=subprocess.PIPE)
-    try:
-        assert server.stdout is not None
-        for line in server.stdout:
-            if b"ready to accept connections" in line.lower():
-                break
-        yield f"unix://{socket}"
-    finally:
-        server.terminate()
-        server.communicate()
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis of the module's own."""
+    with RedisServer.running() as server:
+        yield server
 
 
 @pytest.fixture
-def url(redis_url: str) -> Iterator[str]:
+def url(redis_server: RedisServer) -> str:
     """The same Redis, empty."""
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-        yield redis_url
+    redis_server.clear()
+    return redis_server.url
 
 
 async def test_a_crowd_gets_exactly_the_limit_and_each_knows_what_is_left(url: str) -> None:
