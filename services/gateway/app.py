@@ -97,7 +97,21 @@ from shared.web.request_log import JsonRequestLog, RequestLog
 from shared.web.routes import add_routes
 
 TITLE = "Waypost"
-DESCRIPTION = "One HTTP API to talk on WhatsApp, whatever carries the words."
+DESCRIPTION = """\
+One HTTP API to talk on WhatsApp, whatever carries the words.
+
+JSON in camelCase; times in UTC. A success is `{"success": true, "data": …}`, a list adds
+`pagination`; an error is `{"success": false, "error": {"code", "message", "data"?, "requestId"}}`:
+decide by its `code`. An unknown field is refused. What answers `GET` answers `HEAD`; `OPTIONS` is
+answered 204 and any other method 405, each with `Allow`. What is no HTTP request is answered 400
+`BAD_REQUEST`, an `Expect` that nobody knows 417.
+
+Every `POST` that makes something takes an `Idempotency-Key`. Limits are told by `RateLimit-*`; 429
+and 503 say with `Retry-After` when to come back.
+
+The events of `GET /api/events` also come live by Socket.IO, at `/socket.io`, for the same
+credentials.
+"""
 
 
 def build(settings: GatewaySettings, platform: Platform) -> Service:
@@ -397,6 +411,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         replace(route, handler=texts.text) if route.path == "/api/messages/text" else route
         for route in routes
     ]
+    routes += ops.routes(health=platform.health, registry=platform.registry)
     add_routes(app, routes)
     live.add_routes(app)
     add_docs(
@@ -404,7 +419,6 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         document(routes, title=TITLE, version=VERSION, description=DESCRIPTION),
         asyncapi=asyncapi.document(title=TITLE, version=VERSION),
     )
-    ops.add_routes(app, health=platform.health, registry=platform.registry)
 
     _end_waiting(app, feed, live, asking)
     platform.health.add("outbox", relay.check, required=False)

@@ -7,7 +7,7 @@ line and column of what is malformed.
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import lru_cache
 from types import UnionType
 from typing import TypeVar, Union, get_args, get_origin
@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import PayloadEncodingError
 from multidict import istr
-from pydantic import BaseModel, ValidationError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from shared.errors import BadRequest, PayloadTooLarge, Rejected, UnsupportedMediaType
 from shared.web.problems import fields_of
@@ -28,6 +28,7 @@ _JSON = "application/json"
 _LISTS = (list, tuple, set, frozenset)
 _UTF8 = frozenset({"utf-8", "utf8"})
 _NUL = "\x00"
+_NO_TIME = "must be a time such as 2026-01-15T10:30:00.000Z, or a date where it takes one"
 _NUL_FOUND = "holds the character U+0000, which cannot be stored; remove it"
 
 
@@ -122,6 +123,8 @@ def read_query(request: web.Request, model: type[ModelT]) -> ModelT:
 def validated(values: Mapping[str, object], model: type[ModelT]) -> ModelT:
     """Fields that did not come as JSON (query, form) as a model; raises ``Rejected``."""
     fields = {name: _NUL_FOUND for name, value in values.items() if _has_nul(value)}
+    # pydantic would read a number as seconds since 1970, which is no date in any description.
+    fields |= {name: _NO_TIME for name in _time_fields(model) if _is_number(values.get(name))}
     if fields:
         raise invalid(fields)
     try:
@@ -199,6 +202,32 @@ def _list_fields(model: type[BaseModel]) -> frozenset[str]:
         for name, field in model.model_fields.items()
         if _is_list(field.annotation)
     )
+
+
+@lru_cache(maxsize=256)
+def _time_fields(model: type[BaseModel]) -> frozenset[str]:
+    """The names, as on the wire, of the fields that hold times or dates."""
+    return frozenset(
+        field.alias or name
+        for name, field in model.model_fields.items()
+        if _is_time(field.annotation)
+    )
+
+
+def _is_time(annotation: object) -> bool:
+    if get_origin(annotation) is not None:
+        return any(_is_time(option) for option in get_args(annotation))
+    return annotation is AwareDatetime or (
+        isinstance(annotation, type) and issubclass(annotation, date)
+    )
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_list(annotation: object) -> bool:

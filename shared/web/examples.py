@@ -71,8 +71,13 @@ def _by_type(schema: JsonObject, components: Mapping[str, object], depth: int) -
         properties = schema.get("properties")
         if not is_object(properties):
             return {}
+        required = schema.get("required")
+        shown = required if isinstance(required, list) else []
+        # What is optional is shown where its author has said how: some fields exclude one another.
         return {
-            name: example_of(inner, components, depth + 1) for name, inner in properties.items()
+            name: example_of(inner, components, depth + 1)
+            for name, inner in properties.items()
+            if name in shown or (is_object(inner) and "examples" in inner)
         }
     if kind == "array":
         items = schema.get("items", schema.get("prefixItems"))

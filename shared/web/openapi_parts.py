@@ -91,7 +91,7 @@ PARAMETERS: JsonObject = {
         "in": "header",
         "required": False,
         "description": "Which part of the file is wanted, as `bytes=first-last`.",
-        "schema": {"type": "string", "maxLength": 200},
+        "schema": {"type": "string"},
         "example": "bytes=0-1023",
     },
     "IfNoneMatch": {
@@ -99,7 +99,7 @@ PARAMETERS: JsonObject = {
         "in": "header",
         "required": False,
         "description": "The `ETag` of the copy that is already there.",
-        "schema": {"type": "string", "maxLength": 1000},
+        "schema": {"type": "string"},
         "example": '"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"',
     },
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 import asyncpg
 
+from services.gateway.domain.team import PLATFORM
 from tests.support.customer import Customer
 from tests.support.system import System
 
@@ -21,6 +22,7 @@ class Callers:
     """Headers that show a credential, by who shows it; words that only a stranger's data hold."""
 
     headers: dict[str, dict[str, str]]
+    spare: dict[str, str]
     instance: str
     foreign: tuple[str, ...]
 
@@ -40,9 +42,17 @@ async def called(system: System) -> AsyncIterator[Callers]:
                 "key": {"X-API-Key": instance["key"]},
                 "operator": operator,
             },
+            spare=await _spare(stranger),
             instance=instance["id"],
             foreign=(*marks, hidden.data["id"]),
         )
+
+
+async def _spare(anybody: Customer) -> dict[str, str]:
+    """An account for what ends a login."""
+    login = {"email": f"{secrets.token_hex(8)}@example.com", "password": PASSWORD}
+    (await anybody.post("/api/auth/register", {**login, "name": "Spare"})).data  # noqa: B018 - asserts success
+    return login
 
 
 async def _operator(system: System, anybody: Customer) -> dict[str, str]:
@@ -51,7 +61,16 @@ async def _operator(system: System, anybody: Customer) -> dict[str, str]:
     (await anybody.post("/api/auth/register", {**login, "name": "Grace"})).data  # noqa: B018 - asserts success
     sql = await asyncpg.connect(system.database_url)
     try:
-        await sql.execute("UPDATE gateway.users SET role = 'operator' WHERE email = $1", email)
+        await sql.execute(
+            "INSERT INTO gateway.organizations (id, name, timezone, plan, created_at)"
+            " VALUES ($1, 'Platform', 'UTC', 'basic', now()) ON CONFLICT DO NOTHING",
+            PLATFORM,
+        )
+        await sql.execute(
+            "UPDATE gateway.users SET role = 'operator', tenant_id = $2 WHERE email = $1",
+            email,
+            PLATFORM,
+        )
     finally:
         await sql.close()
     async with aiohttp.ClientSession() as http:

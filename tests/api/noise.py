@@ -185,7 +185,8 @@ def _truncated(random: Random, request: Request, operation: Operation) -> Noise:
 
 
 def _types(random: Random, request: Request, operation: Operation) -> Noise:
-    body = dict(operation.body) if isinstance(operation.body, dict) else {"a": 1}
+    known = operation.body if isinstance(operation.body, dict) else {}
+    body = dict(known or {"a": 1})
     for name in random.sample(sorted(body), random.randint(1, len(body))):
         body[name] = random.choice(VALUES)
     return _with_body(request, json.dumps(body).encode("utf-8", "surrogatepass"))

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Annotated, Literal
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import CollectorRegistry
-from pydantic import BaseModel, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator
 
 from shared.errors import BadRequest, Rejected
 from shared.web.body import BodyLimits, parse, read_bytes, read_model, read_query, validated
@@ -307,3 +307,33 @@ def test_fields_from_elsewhere_are_validated_alike() -> None:
     assert validated({"to": "1", "copies": "2"}, Send).copies == 2
     with pytest.raises(Rejected, match="`to`"):
         validated({}, Send)
+
+
+def bad_fields(refused: Rejected) -> list[str]:
+    assert refused.data is not None
+    fields = refused.data["fields"]
+    assert isinstance(fields, dict)
+    return list(fields)
+
+
+class Period(ApiModel):
+    since: AwareDatetime | date | None = None
+    days: tuple[date, ...] = ()
+    count: int = 0
+
+
+@pytest.mark.parametrize("number", ["0", "0.5", "1e9", "-1", "NaN"])
+def test_a_number_is_no_time(number: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        validated({"since": number, "days": ["2026-01-15"], "count": number}, Period)
+
+    assert "since" in bad_fields(refused.value)
+    assert validated({"since": "2026-01-15", "count": "5"}, Period).count == 5
+
+
+@pytest.mark.parametrize("raw", [b'{"count": "5"}', b'{"count": true}', b'{"count": 1.5}'])
+def test_json_is_what_it_says_it_is(raw: bytes) -> None:
+    with pytest.raises(Rejected) as refused:
+        parse(raw, Period)
+
+    assert bad_fields(refused.value) == ["count"]

@@ -47,7 +47,9 @@ class Inbound(ApiModel):
     push_name: str | None = Field(default=None, max_length=100, examples=["Ada"])
     action: Literal["message", "edit", "revoke", "reaction"] = "message"
     message: str | None = Field(default=None, min_length=1, max_length=4096, examples=["Hello"])
-    content: Content | None = Field(default=None, examples=[{"kind": "text", "text": "Hello"}])
+    content: Content | None = Field(
+        default=None, description='Of any kind, such as `{"kind": "text", "text": "Hello"}`.'
+    )
     message_id: str | None = Field(
         default=None,
         min_length=1,

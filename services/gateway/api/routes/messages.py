@@ -235,6 +235,7 @@ def _found(messages: Messages) -> Sequence[Route]:
             response=MessageView,
             paginated=True,
             limited=True,
+            errors=("CONFLICT",),
         ),
         Route(
             method="GET",
