@@ -35,8 +35,9 @@ class Column:
     """Where something is sealed: whose service's, and what names the row in its ``Place``.
 
     ``keys`` is the table's primary key, the column that names the row first. ``plain`` is where the
-    same stands that an earlier version did not seal, ``tenant`` whose it is. ``also`` is what else
-    changes with a row.
+    same stands that an earlier version did not seal, ``tenant`` whose it is. ``place`` is what the
+    place calls the table, if not by its name. ``before`` is done for the ids of rows that are about
+    to change, and ``also`` is what else changes with them.
     """
 
     service: str
@@ -45,13 +46,42 @@ class Column:
     keys: tuple[str, ...] = ("id",)
     plain: str | None = None
     tenant: str = "tenant_id"
+    place: str = ""
+    before: str = ""
     also: str = ""
+
+
+# The index of words is made with the key that seals as well: the dispatcher makes it anew.
+_FORGET_WORDS: Final = """
+    DELETE FROM dispatcher.message_words w
+    USING dispatcher.messages m, unnest(m.words) AS gone (word)
+    WHERE m.id = ANY ($1::uuid[]) AND w.word = gone.word AND w.sequence = m.sequence
+"""
+_UNINDEXED: Final = "SELECT count(*) FROM dispatcher.messages WHERE words = '{}'::bigint[]"
+
+
+def _outbox(service: str) -> Column:
+    # A row belongs to nobody, wherever it waits for the broker.
+    return Column(
+        service,
+        f"{service}.outbox",
+        "body",
+        keys=("id", "seq"),
+        tenant="NULL::uuid",
+        place="outbox",
+    )
 
 
 # Answers that are kept for an Idempotency-Key are not here: nobody but who knows that key can open
 # them, and they are gone after a day.
 COLUMNS: Final = (
-    Column("dispatcher", "dispatcher.messages", "sealed"),
+    Column(
+        "dispatcher",
+        "dispatcher.messages",
+        "sealed",
+        before=_FORGET_WORDS,
+        also=", words = CASE WHEN words IS NOT NULL THEN '{}'::bigint[] END",
+    ),
     Column("gateway", "gateway.events", "body"),
     Column("gateway", SECRETS, "secret_sealed", plain="secret"),
     Column("gateway", "gateway.dead_letters", "sealed"),
@@ -64,6 +94,7 @@ COLUMNS: Final = (
         keys=("delivery_id", "number"),
         tenant="(SELECT d.tenant_id FROM webhooks.deliveries d WHERE d.id = delivery_id)",
     ),
+    *map(_outbox, ("gateway", "dispatcher", "sessions", "webhooks")),
 )
 
 
@@ -79,13 +110,16 @@ class Rotated:
 def new(
     id_: Annotated[str, typer.Option("--id", help="What to call it; not used before.")],
 ) -> None:
-    """Print a new key, to be put before the others in ENCRYPTION_KEYS of all services."""
+    """Print a new key for ENCRYPTION_KEYS; docs/command-line.md says how it is brought in."""
     typer.echo(Key.parse(Key.new(id_).written()).written())
 
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Count what is sealed under each key. One that seals nothing any more may be taken away."""
+    """Count what is sealed under each key, and messages whose words wait to be indexed.
+
+    A key that seals nothing any more may be taken away a day later, when none of these wait.
+    """
     show(run(_status()), ("table", "key", "rows"), as_json=as_json)
 
 
@@ -93,7 +127,9 @@ def status(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 def rotate() -> None:
     """Seal everything anew that the newest key has not sealed; while Waypost runs.
 
-    Give all services the new key first. It may be stopped at any time and started again.
+    All services must have the new key first in ENCRYPTION_KEYS. Messages are found by their words
+    again when the dispatcher has indexed them anew. It may be stopped at any time and started
+    again.
     """
     if run(_rotate(_ring())):
         fail("Some rows were not opened: put the key that has sealed them into ENCRYPTION_KEYS.")
@@ -124,6 +160,11 @@ async def _status() -> list[dict[str, object]]:
                 timeout=600,
             )
         found += [{"table": column.table, "key": row[0], "rows": row[1]} for row in rows]
+    async with acting_as("dispatcher") as database, database.hot() as connection:
+        if unindexed := await connection.fetchval(_UNINDEXED, timeout=600):
+            found.append(
+                {"table": "dispatcher.message_words", "key": "(to be indexed)", "rows": unindexed}
+            )
     return found
 
 
@@ -202,13 +243,15 @@ async def _batch(
     anew: list[tuple[object, ...]] = []
     for row in rows:
         *key, tenant, stored = row
-        place = Place(tenant or NOBODY, column.table, str(key[0]))
+        place = Place(tenant or NOBODY, column.place or column.table, str(key[0]))
         try:
             plain = ring.open(stored, place) if is_sealed(stored) else stored
         except Unsealable:
             rotated.lost += 1
             continue
         anew.append((ring.seal(plain, place), *key))
+    if column.before:
+        await connection.execute(column.before, [key for _, key, *_ in anew])
     clear = "" if column.plain is None else f", {column.plain} = NULL"
     await connection.executemany(
         f"UPDATE {column.table} SET {column.column} = $1{clear}{column.also}"  # noqa: S608 - ours

@@ -141,9 +141,12 @@ class Relay:
 
     Whoever has committed rows hands them over with ``wake``, and they are published from memory and
     then deleted. What was left behind, by a crash or by a broker that was away, a sweep finds by
-    its age. It claims rows by deleting them, in a transaction that is committed after the broker's
-    confirms. Either way a crash in between publishes twice, never not at all. Claiming by
+    its age. It claims rows by locking them, and deletes them in the same transaction, after the
+    broker's confirms. Either way a crash in between publishes twice, never not at all. Claiming by
     ``seq > last`` would lose rows that commit late. Several relays may work on one outbox.
+
+    A row that no key of the ring opens stays, is told of in the log and by readiness, and holds up
+    no other.
     """
 
     def __init__(
@@ -166,6 +169,13 @@ class Relay:
         self._fresh: list[Stored] = []
         # Rows that somebody has committed without handing them over: found by a sweep at once.
         self._unseen = False
+        # Where a sweep goes on that has left rows behind it which no key opens, and how many. It
+        # begins anew when it is through, so that it finds what is committed late.
+        self._passed = 0
+        self._unreadable = 0
+        self._unreadable_found = 0
+        # Rows up to here were in the log.
+        self._lamented = 0
 
     def wake(self, rows: Sequence[Stored] | None = None) -> None:
         """Say that rows have been committed: these, or some that must be looked for."""
@@ -190,7 +200,7 @@ class Relay:
                 if self._unseen or now - swept >= IDLE.total_seconds():
                     older_than = timedelta(0) if self._unseen else LEFT_BEHIND
                     self._unseen = False
-                    if await self.step(older_than=older_than) == CLAIM_LIMIT:
+                    if await self.step(older_than=older_than) == CLAIM_LIMIT or self._passed:
                         self._unseen = older_than == timedelta(0)
                         continue
                     swept = now
@@ -225,40 +235,58 @@ class Relay:
     async def step(self, *, older_than: timedelta = timedelta(0)) -> int:
         """Publish what has been in the table for so long, at most ``CLAIM_LIMIT`` rows.
 
-        Returns how many. Raises ``Transient``, and then nothing has left the outbox.
+        Returns how many. Raises ``Transient``, and then nothing has left the outbox. Behind as many
+        rows that cannot be opened the next step goes on.
         """
         async with self._database.hot_tx(durable=False) as connection:
             rows = await connection.fetch(
                 f"""
-                WITH claimed AS (
-                    SELECT seq FROM {self._schema}.outbox WHERE created_at <= $2
-                    ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED
-                )
-                DELETE FROM {self._schema}.outbox o USING claimed c WHERE o.seq = c.seq
-                RETURNING o.seq, o.id, o.kind, o.name, o.routing_key, o.body
+                SELECT seq, id, kind, name, routing_key, body FROM {self._schema}.outbox
+                WHERE created_at <= $2 AND seq > $3
+                ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED
                 """,  # noqa: S608 - the schema is a constant of ours
                 CLAIM_LIMIT,
                 self._clock.now() - older_than,
+                self._passed,
             )
-            if not rows:
-                return 0
-            rows.sort(key=lambda row: row[0])
-            pending = [
-                Pending(row[1], row[2], row[3], row[4], self._opened(row[1], row[5]))
+            opened = [
+                Stored(row[0], Pending(row[1], row[2], row[3], row[4], body))
                 for row in rows
+                if (body := self._opened(row[1], row[5])) is not None
             ]
-            await self._broker.publish(outgoing(pending))
-        self._metrics.published.inc(len(rows))
-        return len(rows)
+            if opened:
+                await self._broker.publish(outgoing([row.pending for row in opened]))
+                await connection.execute(
+                    f"DELETE FROM {self._schema}.outbox WHERE seq = ANY ($1::bigint[])",  # noqa: S608
+                    [row.seq for row in opened],
+                )
+        self._pass([row[0] for row in rows], left=len(rows) - len(opened))
+        self._metrics.published.inc(len(opened))
+        return len(opened)
 
-    def _opened(self, row_id: UUID, body: bytes) -> bytes:
+    def _opened(self, row_id: UUID, body: bytes) -> bytes | None:
         if self._ring is None or not is_sealed(body):
             return body
         try:
             return self._ring.open(body, _place(row_id))
-        except Unsealable as error:
-            # It stays, and readiness tells: to leave it out would lose an event.
-            raise Transient(f"The outbox cannot be read. {error.message}") from error
+        except Unsealable:
+            return None
+
+    def _pass(self, rows: Sequence[int], *, left: int) -> None:
+        """Take down where the next step goes on, behind the rows of this one that it has left."""
+        self._unreadable_found += left
+        if left and rows[-1] > self._lamented:
+            self._lamented = rows[-1]
+            log.error(
+                "outbox_not_readable",
+                schema=self._schema,
+                count=left,
+                reason="Sealed under a key that is not in ENCRYPTION_KEYS: put that in again.",
+            )
+        if len(rows) == CLAIM_LIMIT and (left or self._passed):
+            self._passed = rows[-1]
+            return
+        self._unreadable, self._unreadable_found, self._passed = self._unreadable_found, 0, 0
 
     async def oldest_age(self) -> timedelta:
         """How long the oldest row has been waiting; zero if there is none."""
@@ -274,8 +302,14 @@ class Relay:
         """Readiness: raises ``Transient`` if something has waited for more than 30 s."""
         age = await self.oldest_age()
         if age > timedelta(seconds=30):
+            lost = (
+                f" {self._unreadable} are sealed under a key that is not in ENCRYPTION_KEYS: put"
+                " that in again."
+                if self._unreadable
+                else ""
+            )
             raise Transient(
-                f"The oldest unpublished message has waited {age.total_seconds():.0f} s."
+                f"The oldest unpublished message has waited {age.total_seconds():.0f} s.{lost}"
             )
 
 

@@ -12,14 +12,22 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
+from services.dispatcher.loops import History
+from services.dispatcher.metrics import DispatcherMetrics
+from shared.contracts import events
+from shared.contracts.envelope import Emitted
+from shared.db.database import Database
 from shared.ids import new_id
-from shared.security.sealing import Key, KeyRing, Place
+from shared.messaging import outbox, words
+from shared.security.sealing import NOBODY, Key, KeyRing, Place
 from shared.security.signatures import SECRETS
-from tests.support.builders import an_instance, an_organization
+from tests.support.builders import NOON, an_instance, an_organization
+from tests.support.clock import HandClock
 from tests.support.customer import Customer
 from tests.support.gateway import Gateway, Sender, running
-from tests.support.keys import KEYS
+from tests.support.keys import KEYS, RING
 
 PASSWORD = "an example passphrase"
 
@@ -225,8 +233,9 @@ async def test_a_key_is_changed_without_anything_being_lost(
     assert "secret" not in guard
     assert "http://***@example.com:3128" in guard
     counted = (await waypost("keys", "status", "--json")).rows
-    assert {row["key"] for row in counted} == {"next"}
+    assert {row["key"] for row in counted} == {"next", "(to be indexed)"}
     assert {"dispatcher.messages", "gateway.webhooks"} <= {row["table"] for row in counted}
+    assert {"table": "dispatcher.message_words", "key": "(to be indexed)", "rows": 1} in counted
     rows = await gateway.sql.fetch("SELECT id, secret, secret_sealed FROM gateway.webhooks")
     ring = KeyRing([Key.parse(printed.out)])
     assert {row["secret"] for row in rows} == {None}
@@ -238,6 +247,54 @@ async def test_a_key_is_changed_without_anything_being_lost(
         elsewhere = Customer(after.http, after.url, sender.customer.headers)
         shown = await elsewhere.get(f"/api/messages/{sent.data['id']}")
         assert shown.data["content"]["text"] == "Said under the old key"
+
+
+async def test_what_was_indexed_is_found_when_the_old_key_is_gone(
+    gateway: Gateway, sender: Sender, waypost: Waypost, database_url: str
+) -> None:
+    await gateway.sql.execute("UPDATE gateway.organizations SET content_storage = 'encrypted'")
+    await sender.text(message="Said under the old key")
+    clock, metrics = HandClock(), DispatcherMetrics(CollectorRegistry())
+    new, said = Key.new("next"), ("said", "under", "the", "old", "key")
+    async with Database.open(database_url, role="waypost_dispatcher") as database:
+        for ring, keys in ((RING, None), (KeyRing([new]), f"{new.written()},{KEYS}")):
+            if keys is not None:
+                assert (await waypost("keys", "rotate", ENCRYPTION_KEYS=keys)).status == 0
+            await History(database=database, ring=ring, clock=clock, metrics=metrics).step()
+            indexed = await gateway.sql.fetch("SELECT word FROM dispatcher.message_words")
+            hashed = words.hashes(ring.index_keys(sender.tenant)[0], said)
+            assert {row[0] for row in indexed} == set(hashed)
+    counted = (await waypost("keys", "status", "--json")).rows
+    assert "(to be indexed)" not in {row["key"] for row in counted}
+
+
+async def test_what_waits_for_the_broker_is_sealed_anew(
+    gateway: Gateway, waypost: Waypost, database_url: str
+) -> None:
+    new = Key.new("next")
+    event = outbox.event(
+        Emitted(
+            id=new_id(),
+            event=events.Test(message="Hello"),
+            tenant_id=new_id(),
+            instance_id=None,
+            time=NOON,
+            subject="test",
+            partition_key="test",
+        )
+    )
+    async with Database.open(database_url, role="waypost_sessions") as database:
+        async with database.hot_tx() as connection:
+            await outbox.add_hot(connection, "sessions", [event], now=NOON, ring=RING)
+        assert {"table": "sessions.outbox", "key": "test", "rows": 1} in (
+            await waypost("keys", "status", "--json")
+        ).rows
+        rotated = await waypost("keys", "rotate", ENCRYPTION_KEYS=f"{new.written()},{KEYS}")
+        assert "sessions.outbox: 1 sealed anew" in rotated.out
+        assert "gateway.outbox: 0 sealed anew" in rotated.out
+    body = await gateway.sql.fetchval("SELECT body FROM sessions.outbox")
+    place = Place(NOBODY, "outbox", str(event.id))
+    assert KeyRing([new]).open(body, place) == event.body
 
 
 async def test_what_no_key_opens_is_told_and_left_as_it_is(

@@ -23,8 +23,9 @@ from shared.contracts.content import Identity, Text
 from shared.contracts.envelope import Emitted
 from shared.contracts.events import MessageEdited, MessageEvent, MessageReceived, MessageRevoked
 from shared.db.database import Database, HotConnection
+from shared.errors import Transient
 from shared.ids import id_of, new_id
-from shared.messaging.contents import opened
+from shared.messaging.contents import opened, seal
 from shared.messaging.outbox import Relay
 from shared.pause import Pause
 from shared.security.sealing import Key, KeyRing
@@ -450,10 +451,20 @@ async def test_an_edit_does_not_bring_back_what_was_erased(world: World) -> None
     assert (await world.row(edit[0]))["content"] is None
 
 
-async def test_a_change_of_what_no_key_opens_holds_up_no_report(world: World) -> None:
-    target = await world.a_row(status="read", ring=KeyRing([Key.new("lost")]))
+async def test_an_edit_of_what_no_key_opens_is_not_lost_but_confirmed_later(world: World) -> None:
+    target = await world.a_row(status="read", ring=KeyRing([Key.new("next")]))
     edit = await world.a_change("edit", target, content={"text": "Hello"})
+    with pytest.raises(Transient, match="ENCRYPTION_KEYS"):
+        await world.settle(edit, at=later(5))
+    sent = "SELECT sent_at, edited_at FROM dispatcher.messages WHERE id = ANY ($1::uuid[])"
+    for row in await world.sql.fetch(sent, [target, edit[0]]):
+        assert tuple(row) == (None, None)
+    # When it has been sealed anew.
+    await world.sql.execute(
+        "UPDATE dispatcher.messages SET sealed = $2 WHERE id = $1",
+        target,
+        seal(RING, world.tenant, target, '{"kind":"text","text":"Helo"}'),
+    )
     await world.settle(edit, at=later(5))
-    found = await world.sql.fetchrow("SELECT * FROM dispatcher.messages WHERE id = $1", target)
-    assert found is not None
-    assert (found["sealed"] is None, found["edited_at"]) == (False, later(5))
+    row = await world.row(target)
+    assert (row["content"]["text"], row["edited_at"]) == ("Hello", later(5))

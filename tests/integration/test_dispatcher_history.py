@@ -1,5 +1,6 @@
 """Histories: sealed, indexed, erased and deleted, whatever dies in between."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
@@ -19,7 +20,7 @@ from shared.messaging import words
 from shared.security.sealing import Key, KeyRing
 from tests.support.builders import NOON, a_message_row, an_instance, an_organization
 from tests.support.clock import HandClock
-from tests.support.keys import RING, said
+from tests.support.keys import KEYS, RING, said
 
 
 class World:
@@ -122,11 +123,33 @@ async def test_two_replicas_index_each_message_once(world: World) -> None:
     assert len(await world.found("number")) == 20
 
 
-async def test_what_no_key_opens_is_left_out_and_holds_up_nothing(world: World) -> None:
-    lost = await world.message("lost", ring=KeyRing([Key.new("lost")]))
+async def test_what_another_key_has_sealed_waits_and_holds_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "LIMIT", 2)
+    next_key = Key.new("next")
+    later = [await world.message("later", ring=KeyRing([next_key])) for _ in range(3)]
     kept = await world.message("kept")
+    # An old replica, and one that has the new key already and seals with the old one still.
+    for ring in (RING, KeyRing([Key.parse(KEYS), next_key])):
+        while await world.with_ring(ring).step():
+            pass
+        assert [(await world.row(id_))["words"] for id_ in later] == [[]] * 3
+    assert await world.found("kept") == [(await world.row(kept))["sequence"]]
+    both = KeyRing([next_key, Key.parse(KEYS)])
+    while await world.with_ring(both).step():
+        pass
+    [hashed] = words.hashes(both.index_keys(world.tenant)[0], ["later"])
+    assert [(await world.row(id_))["words"] for id_ in later] == [[hashed]] * 3
+
+
+async def test_what_was_changed_so_that_it_does_not_open_is_left_out(world: World) -> None:
+    changed, kept = await world.message("changed"), await world.message("kept")
+    await world.sql.execute(
+        "UPDATE dispatcher.messages SET sealed = sealed || '\\x00' WHERE id = $1", changed
+    )
     await world.history.step()
-    assert (await world.row(lost))["words"] is None
+    assert (await world.row(changed))["words"] is None
     assert await world.found("kept") == [(await world.row(kept))["sequence"]]
 
 
@@ -150,6 +173,7 @@ async def test_a_history_that_nobody_keeps_is_erased_with_progress(
     while await world.history.step():
         pass
     await world.keep("none")
+    world.clock.move(timedelta(minutes=1))
     assert await world.history.erase()
     progress = await world.sql.fetchrow("SELECT * FROM dispatcher.erasures")
     assert progress is not None
@@ -182,6 +206,43 @@ async def test_choosing_again_erases_again_and_changing_ones_mind_stops_it(world
     while await world.history.erase():
         pass
     assert (await world.row(kept))["sealed"] is None
+
+
+async def test_what_came_in_behind_the_walk_is_erased_a_minute_after_the_choice(
+    world: World, database_url: str
+) -> None:
+    other = await asyncpg.connect(database_url)
+    async with other.transaction():
+        # Begun while what comes in was kept, and committed when the walk has passed.
+        late = await a_message_row(other, world.tenant, world.instance, ring=RING, status="sent")
+        early = await world.message("Early")
+        await world.keep("none")
+        while await world.history.erase():
+            pass
+    await other.close()
+    assert (await world.row(early))["sealed"] is None
+    assert (await world.row(late))["sealed"] is not None
+    unfinished = "SELECT count(*) FROM dispatcher.erasures WHERE finished_at IS NULL"
+    assert await world.sql.fetchval(unfinished) == 1
+    world.clock.move(timedelta(minutes=1))
+    while await world.history.erase():
+        pass
+    assert (await world.row(late))["sealed"] is None
+    assert await world.sql.fetchval(unfinished) == 0
+
+
+async def test_what_was_erased_is_neither_locked_nor_written_again(
+    world: World, database_url: str
+) -> None:
+    await world.keep("none")
+    world.clock.move(timedelta(minutes=1))
+    while await world.history.erase():
+        pass
+    other = await asyncpg.connect(database_url)
+    async with other.transaction(), asyncio.timeout(5):
+        await other.execute("SELECT FROM dispatcher.erasures FOR UPDATE")
+        assert not await world.history.erase()
+    await other.close()
 
 
 async def test_organizations_that_never_chose_are_left_alone(world: World) -> None:

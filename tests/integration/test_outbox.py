@@ -27,9 +27,11 @@ from shared.ids import new_id
 from shared.messaging import outbox
 from shared.messaging.outbox import BATCH_LIMIT, CLAIM_LIMIT, LEFT_BEHIND, Pending, Relay, Stored
 from shared.metrics import MessagingMetrics
+from shared.security.sealing import Key, KeyRing
 from tests.support.broker import Inbox
 from tests.support.builders import NOON
 from tests.support.clock import HandClock
+from tests.support.keys import KEYS, RING
 
 SCHEMA = "webhooks"
 TENANT = new_id()
@@ -103,7 +105,7 @@ class World:
         self.metrics = MessagingMetrics(SCHEMA, CollectorRegistry())
         self.inboxes = {queue.name: Inbox() for queue in SEEN.queues}
 
-    def relay(self, broker: Broker) -> Relay:
+    def relay(self, broker: Broker, *, ring: KeyRing | None = None) -> Relay:
         """A relay of this outbox."""
         return Relay(
             database=self.database,
@@ -111,6 +113,7 @@ class World:
             schema=SCHEMA,
             clock=self.clock,
             metrics=self.metrics,
+            ring=ring,
         )
 
     @asynccontextmanager
@@ -122,10 +125,11 @@ class World:
                 await stack.enter_async_context(broker.subscribe(subscription))
             yield
 
-    async def add(self, rows: Sequence[Pending]) -> list[Stored]:
+    async def add(self, rows: Sequence[Pending], *, ring: KeyRing | None = None) -> list[Stored]:
         """Commit rows."""
+        now = self.clock.now()
         async with self.database.hot_tx() as connection:
-            return await outbox.add_hot(connection, SCHEMA, rows, now=self.clock.now())
+            return await outbox.add_hot(connection, SCHEMA, rows, now=now, ring=ring)
 
     async def waiting(self) -> list[UUID]:
         """The ids of the rows that are in the outbox."""
@@ -273,6 +277,36 @@ async def test_rows_that_could_not_be_published_when_handed_over_stay_for_the_sw
         world.clock.move(LEFT_BEHIND)
         assert await relay.step(older_than=LEFT_BEHIND) == 1
     assert row.id in world.single
+
+
+async def test_what_no_key_opens_stays_and_holds_up_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "CLAIM_LIMIT", 2)
+    broker = MemoryBroker(SEEN)
+    lost = Key.new("lost")
+    relay, healed = world.relay(broker, ring=RING), KeyRing([Key.parse(KEYS), lost])
+    stay = some_events(5)
+    await world.add(stay, ring=KeyRing([lost]))
+    go = an_event()
+    await world.add([go], ring=RING)
+    async with world.receiving(broker):
+        assert [await relay.step() for _ in range(4)] == [0, 0, 1, 0]
+        assert world.single == [go.id]
+        assert await world.waiting() == [row.id for row in stay]
+        await relay.check()
+        world.clock.move(timedelta(seconds=31))
+        with pytest.raises(Transient, match="ENCRYPTION_KEYS"):
+            await relay.check()
+        # It begins anew when it is through, so what comes is told, and what can be opened at last.
+        late = an_event()
+        await world.add([late], ring=RING)
+        assert sum([await relay.step() for _ in range(4)]) == 1
+        again = world.relay(broker, ring=healed)
+        assert [await again.step() for _ in range(3)] == [2, 2, 1]
+        await again.check()
+    assert world.single == [go.id, late.id, *(row.id for row in stay)]
+    assert await world.waiting() == []
 
 
 async def test_what_was_left_behind_gets_its_turn_while_more_is_handed_over_without_end(

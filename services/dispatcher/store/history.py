@@ -23,6 +23,8 @@ log = get_logger()
 _OVER: Final = [*sorted(FINAL), "received"]
 # Rows are numbered nearly in the order of their times: an inbound one is told of a little later.
 _DISORDER: Final = timedelta(days=1)
+# Longer than any transaction that has read what a tenant keeps, and has not committed.
+_ON_THEIR_WAY: Final = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ async def seal_old(connection: HotConnection, *, ring: KeyRing, limit: int) -> i
 async def index(connection: HotConnection, *, ring: KeyRing, limit: int) -> int:
     """Index the words of messages that wait for it, the oldest first; returns how many messages.
 
-    What no key opens, or nobody wants to be found any more, waits no longer.
+    The index is made with the key that seals. So what another key has sealed goes on waiting, and
+    holds up nothing: for a replica that has that key first, or until it is sealed anew. What nobody
+    wants to be found any more, or was changed so that it does not open, waits no longer.
     """
     rows = await connection.fetch(
         """
@@ -73,9 +77,13 @@ async def index(connection: HotConnection, *, ring: KeyRing, limit: int) -> int:
                coalesce(g.content_storage = 'encrypted', false)
         FROM dispatcher.messages m LEFT JOIN gateway.organizations g ON g.id = m.tenant_id
         WHERE m.words = '{}'::bigint[]
+          AND (m.sealed IS NULL OR substring(m.sealed FOR $2) = $3
+               OR coalesce(g.content_storage <> 'encrypted', true))
         ORDER BY m.sequence LIMIT $1 FOR UPDATE OF m SKIP LOCKED
         """,
         limit,
+        len(ring.current),
+        ring.current,
     )
     sequences: list[int] = []
     hashed: list[int] = []
@@ -121,6 +129,10 @@ async def begin_erasing(connection: HotConnection, *, now: datetime) -> UUID | N
         INSERT INTO dispatcher.erasures AS e (tenant_id, since, upto, erased, started_at)
         SELECT o.id, o.content_storage_since, 0, 0, $1 FROM gateway.organizations o
         WHERE o.content_storage = 'none' AND o.content_storage_since IS NOT NULL
+          AND NOT EXISTS (
+              SELECT FROM dispatcher.erasures b
+              WHERE b.tenant_id = o.id AND b.since = o.content_storage_since
+          )
         ON CONFLICT (tenant_id) DO UPDATE
         SET since = excluded.since, upto = 0, erased = 0, started_at = excluded.started_at,
             finished_at = NULL
@@ -132,9 +144,10 @@ async def begin_erasing(connection: HotConnection, *, now: datetime) -> UUID | N
         """
         SELECT e.tenant_id FROM dispatcher.erasures e
         JOIN gateway.organizations o ON o.id = e.tenant_id AND o.content_storage = 'none'
-        WHERE e.finished_at IS NULL
+        WHERE e.finished_at IS NULL AND e.started_at <= $1
         ORDER BY e.started_at LIMIT 1 FOR UPDATE OF e SKIP LOCKED
-        """
+        """,
+        now,
     )
     return tenant_id
 
@@ -142,12 +155,14 @@ async def begin_erasing(connection: HotConnection, *, now: datetime) -> UUID | N
 async def erase(connection: HotConnection, tenant_id: UUID, *, now: datetime, limit: int) -> Walked:
     """Erase what the next of a tenant's messages say, and take down how far that is.
 
-    What is still to be sent keeps its content until it has been, and is found no more. Within the
-    transaction of ``begin_erasing``.
+    What is still to be sent keeps its content until it has been, and is found no more. A walk that
+    ends soon after the tenant has chosen is followed by another: a message may have been on its way
+    in that was to be kept when it began. Within the transaction of ``begin_erasing``.
     """
-    upto: int = await connection.fetchval(
-        "SELECT upto FROM dispatcher.erasures WHERE tenant_id = $1", tenant_id
+    upto, since = await connection.fetchrow(
+        "SELECT upto, since FROM dispatcher.erasures WHERE tenant_id = $1", tenant_id
     )
+    settled_at = since + _ON_THEIR_WAY
     rows = await connection.fetch(
         """
         SELECT id, sequence FROM dispatcher.messages WHERE tenant_id = $1 AND sequence > $2
@@ -179,15 +194,18 @@ async def erase(connection: HotConnection, tenant_id: UUID, *, now: datetime, li
         ids,
         _OVER,
     )
+    through = len(rows) < limit
+    again = through and now < settled_at
     walked = Walked(
-        upto=rows[-1][1] if rows else upto,
+        upto=0 if again else rows[-1][1] if rows else upto,
         done=int(done.rpartition(" ")[2]),
-        ended=len(rows) < limit,
+        ended=through and not again,
     )
     await connection.execute(
         """
         UPDATE dispatcher.erasures
-        SET upto = $2, erased = erased + $3, finished_at = CASE WHEN $4 THEN $5::timestamptz END
+        SET upto = $2, erased = erased + $3, finished_at = CASE WHEN $4 THEN $5::timestamptz END,
+            started_at = CASE WHEN $6 THEN $7 ELSE started_at END
         WHERE tenant_id = $1
         """,
         tenant_id,
@@ -195,6 +213,8 @@ async def erase(connection: HotConnection, tenant_id: UUID, *, now: datetime, li
         walked.done,
         walked.ended,
         now,
+        again,
+        settled_at,
     )
     return walked
 

@@ -7,11 +7,9 @@ from uuid import UUID
 import orjson
 
 from shared.db.database import HotConnection
-from shared.log import get_logger
+from shared.errors import Transient
 from shared.messaging.contents import opened, seal
 from shared.security.sealing import KeyRing, Unsealable
-
-log = get_logger()
 
 # The words of these messages are no longer found; what they say now is indexed by and by.
 UNINDEX: Final = """
@@ -112,9 +110,12 @@ def _sealed(
 def _readable(
     ring: KeyRing, tenant_id: UUID, message_id: UUID, *, sealed: bytes | None, plain: str | None
 ) -> dict[str, object] | None:
-    """What a message says. What no key opens holds up no report: it stays as it is."""
+    """What a message says, or ``None`` if that was erased.
+
+    Raises ``Transient`` for what no key opens: a replica that has the key may do it, and at last it
+    is a dead letter, which can be put back. To leave the edit out would lose it unseen.
+    """
     try:
         return opened(ring, tenant_id, message_id, sealed=sealed, plain=plain)
-    except Unsealable:
-        log.exception("message_not_readable", message_id=str(message_id))
-        return None
+    except Unsealable as error:
+        raise Transient(f"The message {message_id} cannot be read. {error.message}") from error
