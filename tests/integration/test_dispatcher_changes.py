@@ -457,8 +457,8 @@ async def test_an_edit_of_what_no_key_opens_is_not_lost_but_confirmed_later(worl
     with pytest.raises(Transient, match="ENCRYPTION_KEYS"):
         await world.settle(edit, at=later(5))
     sent = "SELECT sent_at, edited_at FROM dispatcher.messages WHERE id = ANY ($1::uuid[])"
-    for row in await world.sql.fetch(sent, [target, edit[0]]):
-        assert tuple(row) == (None, None)
+    for times in await world.sql.fetch(sent, [target, edit[0]]):
+        assert tuple(times) == (None, None)
     # When it has been sealed anew.
     await world.sql.execute(
         "UPDATE dispatcher.messages SET sealed = $2 WHERE id = $1",

@@ -159,7 +159,7 @@ async def erase(connection: HotConnection, tenant_id: UUID, *, now: datetime, li
     ends soon after the tenant has chosen is followed by another: a message may have been on its way
     in that was to be kept when it began. Within the transaction of ``begin_erasing``.
     """
-    upto, since = await connection.fetchrow(
+    [(upto, since)] = await connection.fetch(
         "SELECT upto, since FROM dispatcher.erasures WHERE tenant_id = $1", tenant_id
     )
     settled_at = since + _ON_THEIR_WAY
