@@ -14,6 +14,7 @@ from shared.web.connections import ConnectionLimits, Runner
 from shared.web.edge import Edge
 from shared.web.envelope import respond
 from tests.support.clock import HandClock
+from tests.support.eventually import eventually
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -103,3 +104,30 @@ async def test_one_connection_too_many_is_told_so_until_another_has_left() -> No
 async def test_a_connection_without_a_whole_head_is_ended(raw: bytes) -> None:
     async with served(idle=timedelta(milliseconds=50)) as port:
         assert await asked(port, raw) == ("", {}, b"")
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut_off() -> None:
+    """Closing would wait for them, for as long as they please."""
+
+    async def large(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"x" * 30_000_000)
+
+    app = web.Application()
+    app.router.add_get("/", large)
+    limits = ConnectionLimits(unread=timedelta(milliseconds=100))
+    runner = Runner(app, limits, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        address = runner.addresses[0]
+        reader, writer = await asyncio.open_connection(address[0], address[1], limit=1000)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n")
+
+        async def gone() -> bool:
+            return not runner.server or not runner.server.connections
+
+        await eventually(gone, within=timedelta(seconds=10))
+        writer.transport.abort()
+    finally:
+        await runner.cleanup()
