@@ -93,9 +93,11 @@ HOW_EVENTS_CHANGE = (
     " a new version, told beside the old one."
 )
 ON_THE_BROKER = (
-    "Programs that an operator runs beside Waypost may take events from RabbitMQ: bind a queue of"
-    f" their own to the topic exchange `{topology.EVENTS}` by `ev.<tenant>.<instance>.<name>.v1`,"
-    " such as `ev.*.*.message.received.v1`. `GET /asyncapi.json` describes that contract, the"
+    "Whom the operator [lets in](operations.md#subscribers-on-the-broker) may take events from"
+    " RabbitMQ, by a queue of their own that is bound to the topic exchange"
+    f" `{topology.EVENTS}`. The routing key is `ev.<tenant>.<instance>.<name>.v1`: bind to"
+    " `ev.<tenant>.#` for all of an organization, `ev.<tenant>.*.message.received.v1` for one sort."
+    " `GET /asyncapi.json` describes that contract, the"
     " batches between Waypost's own services included, in"
     " [AsyncAPI 3.0](https://www.asyncapi.com/docs/reference/specification/v3.0.0); it asks for no"
     " credential."

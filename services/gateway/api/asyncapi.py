@@ -19,8 +19,8 @@ from shared.web.examples import JsonObject, is_object
 _SCHEMAS: Final = "#/components/schemas/"
 _AMQP: Final = "0.3.0"
 _DESCRIPTION: Final = """
-What Waypost publishes to RabbitMQ, for programs that its operator runs beside it. Bind a queue of
-your own; the queues that are there belong to Waypost. An event may come more than once: drop
+What Waypost publishes to RabbitMQ, for those whom its operator lets in. Bind a queue of your own;
+the queues that are there belong to Waypost. An event may come more than once: drop
 repeats by its `id`. Fields are only ever added, so ignore what you do not know.
 """
 _EVENT: Final = "Each event by itself, once its transaction is committed."
