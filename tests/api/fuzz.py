@@ -91,7 +91,7 @@ class Judge:
     def _hidden(self, raw: bytes) -> Sequence[bytes]:
         """What the answer may not hold; an operator is told of all tenants where that is asked."""
         asked, _, shown = raw.partition(b"\r\n")
-        if b" /api/admin/" in asked and self._operator in shown:
+        if b"/api/admin/" in asked and self._operator in shown:
             return self._secrets
         return [*self._secrets, *self._foreign]
 
