@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -15,10 +16,35 @@ from shared.db import migrate
 from shared.db.database import Database
 from shared.db.tables import Base
 from shared.db.tables.grants import SERVICES, role
+from shared.ids import new_id
+from tests.support.builders import NOON, an_instance
+from tests.support.eventually import eventually
 from tests.support.postgres import Postgres
 from tests.support.runs import RUN
 
 ROOT = Path(__file__).parents[2]
+EARLY_MESSAGE = """
+    INSERT INTO dispatcher.messages (id, tenant_id, instance_id, shard, direction, chat, sender,
+        recipient, type, content, status, priority, engine_message_id, on_unknown, due_at,
+        expires_at, created_at)
+    VALUES ($1, $2, $3, 7, 'outbound', '12025550199@s.whatsapp.net', '+12025550000',
+        '+12025550199', 'text', '{"kind": "text", "text": "Hello"}', 'sent', 1, $4, 'fail', now(),
+        now(), now())
+    RETURNING id
+"""
+EARLY_USER = """
+    INSERT INTO gateway.users (id, tenant_id, email, name, password_hash, role, active, created_at)
+    VALUES ($1, $2, 'ada@example.com', 'Ada', 'none', 'admin', true, $3)
+"""
+EARLY_WEBHOOK = """
+    INSERT INTO gateway.webhooks (id, tenant_id, is_primary, url, events, secret, active,
+        created_at, updated_at)
+    VALUES ($1, $2, false, 'https://example.com', '{*}', 'whsec_old', true, now(), now())
+"""
+EARLY_FILE = """
+    INSERT INTO gateway.media (id, tenant_id, sha256, size, mime_type, created_at)
+    VALUES ($1, $2, 'none', 1, 'text/plain', now())
+"""
 OURS = "SELECT nspname FROM pg_namespace WHERE nspname = ANY($1)"
 
 
@@ -155,3 +181,60 @@ def test_the_command_says_how_it_is_used(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DATABASE_URL", "postgresql://nowhere/")
     with pytest.raises(SystemExit, match="usage:"):
         migrate.main(["sideways"])
+
+
+async def waiting(sql: asyncpg.Connection) -> bool:
+    """Whether somebody waits for a table."""
+    found: int = await sql.fetchval(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return found > 0
+
+
+async def test_what_is_there_is_migrated_though_somebody_reads_it(empty_database_url: str) -> None:
+    await asyncio.to_thread(command.upgrade, migrate.config(empty_database_url), "0002")
+    sql, reader = [await asyncpg.connect(empty_database_url) for _ in range(2)]
+    tenant = new_id()
+    await sql.execute(
+        "INSERT INTO gateway.organizations (id, name, timezone, plan, created_at)"
+        " VALUES ($1, 'Example', 'UTC', 'basic', now())",
+        tenant,
+    )
+    instance = await an_instance(sql, tenant)
+    messages = [
+        await sql.fetchval(EARLY_MESSAGE, new_id(), tenant, instance, str(number))
+        for number in range(3)
+    ]
+    await sql.execute(EARLY_USER, new_id(), tenant, NOON)
+    await sql.execute(EARLY_WEBHOOK, new_id(), tenant)
+    await sql.execute(EARLY_FILE, new_id(), tenant)
+    # One that an earlier try has not finished: not to be taken for the index that is wanted.
+    await sql.execute("CREATE INDEX ix_messages_kind ON dispatcher.messages (id)")
+    await sql.execute(
+        "UPDATE pg_index SET indisvalid = false"
+        " WHERE indexrelid = 'dispatcher.ix_messages_kind'::regclass"
+    )
+
+    async def let_by() -> bool:
+        return not await waiting(sql)
+
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+        async with reader.transaction():
+            assert await reader.fetchval("SELECT count(*) FROM dispatcher.messages") == 3
+            migrating = group.create_task(migrate.upgrade(empty_database_url))
+            await eventually(lambda: waiting(sql), within=timedelta(seconds=20))
+            # It gives up its place in the line, so that those who come later do not stand in it.
+            await eventually(let_by, within=timedelta(seconds=20))
+            assert not migrating.done()
+        await migrating
+    await asyncio.to_thread(command.check, migrate.config(empty_database_url))
+    assert {row[0] for row in await sql.fetch("SELECT id FROM dispatcher.messages")} == set(
+        messages
+    )
+    assert await sql.fetchval("SELECT content_storage FROM gateway.organizations") == "encrypted"
+    assert await sql.fetchval("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 0
+    definition = "SELECT pg_get_indexdef('dispatcher.ix_messages_kind'::regclass)"
+    assert "tenant_id" in await sql.fetchval(definition)
+    await sql.close()
+    await reader.close()

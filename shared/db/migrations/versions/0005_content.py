@@ -39,14 +39,6 @@ def upgrade() -> None:
         sa.Column("passing", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         schema="gateway",
     )
-    op.create_index(
-        "ix_media_passing",
-        "media",
-        ["created_at"],
-        unique=False,
-        schema="gateway",
-        postgresql_where=sa.text("passing AND deleted_at IS NULL"),
-    )
 
     op.alter_column("messages", "content", nullable=True, schema="dispatcher")
     op.add_column(
@@ -58,54 +50,6 @@ def upgrade() -> None:
         schema="dispatcher",
     )
     op.add_column("messages", sa.Column("media_id", sa.Uuid(), nullable=True), schema="dispatcher")
-    op.create_index(
-        "ix_messages_unsealed",
-        "messages",
-        ["id"],
-        unique=False,
-        schema="dispatcher",
-        postgresql_where=sa.text("content IS NOT NULL"),
-    )
-    op.create_index(
-        "ix_messages_unindexed",
-        "messages",
-        ["sequence"],
-        unique=False,
-        schema="dispatcher",
-        postgresql_where=sa.text("words = '{}'::bigint[]"),
-    )
-    op.create_index(
-        op.f("ix_messages_tenant_id_chat_sequence"),
-        "messages",
-        ["tenant_id", "chat", "sequence"],
-        unique=False,
-        schema="dispatcher",
-    )
-    op.create_index(
-        "ix_messages_kind",
-        "messages",
-        ["tenant_id", "type", "sequence"],
-        unique=False,
-        schema="dispatcher",
-        postgresql_where=sa.text("type <> 'text'"),
-    )
-    op.create_index(
-        "ix_messages_ended",
-        "messages",
-        ["tenant_id", "status", "sequence"],
-        unique=False,
-        schema="dispatcher",
-        postgresql_where=sa.text("status IN ('failed', 'canceled')"),
-    )
-    op.create_index(
-        "ix_messages_created_at",
-        "messages",
-        ["created_at"],
-        unique=False,
-        schema="dispatcher",
-        postgresql_using="brin",
-        postgresql_with={"pages_per_range": "32", "autosummarize": "on"},
-    )
     op.create_table(
         "message_words",
         sa.Column("word", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -145,14 +89,6 @@ def downgrade() -> None:
     op.execute("DELETE FROM gateway.events WHERE get_byte(body, 0) = 2")
     op.drop_table("erasures", schema="dispatcher")
     op.drop_table("message_words", schema="dispatcher")
-    op.drop_index("ix_messages_created_at", table_name="messages", schema="dispatcher")
-    op.drop_index("ix_messages_ended", table_name="messages", schema="dispatcher")
-    op.drop_index("ix_messages_kind", table_name="messages", schema="dispatcher")
-    op.drop_index(
-        op.f("ix_messages_tenant_id_chat_sequence"), table_name="messages", schema="dispatcher"
-    )
-    op.drop_index("ix_messages_unindexed", table_name="messages", schema="dispatcher")
-    op.drop_index("ix_messages_unsealed", table_name="messages", schema="dispatcher")
     op.drop_column("messages", "media_id", schema="dispatcher")
     op.drop_column("messages", "words", schema="dispatcher")
     op.drop_column("messages", "sealed", schema="dispatcher")
@@ -161,7 +97,6 @@ def downgrade() -> None:
         " WHERE content IS NULL"
     )
     op.alter_column("messages", "content", nullable=False, schema="dispatcher")
-    op.drop_index("ix_media_passing", table_name="media", schema="gateway")
     op.drop_column("media", "passing", schema="gateway")
     op.drop_column("organizations", "pii_masking", schema="gateway")
     op.drop_column("organizations", "retention_days", schema="gateway")
