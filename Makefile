@@ -5,6 +5,10 @@ RUN := .venv/.run-installed
 DEV := .venv/.dev-installed
 WHATSMEOW := .venv/.whatsmeow-installed
 
+# The tests of a run are shared among processes, in the order given here: see
+# tests/support/sharing.py. What keeps a whole Waypost running goes last.
+SHARED := --numprocesses=auto --dist=loadgroup --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help run whatsmeow demo whatsapp up down test test-fast test-whatsapp fault bench fuzz \
 	bench-whatsapp fmt lint types validate migrate revision docs docs-check check
@@ -30,7 +34,7 @@ down: ## Stop what 'make up' has started.
 	deploy/down.sh
 
 test: $(DEV) ## What the README promises: all suites but those that break things on purpose.
-	$(PYTHON) -m pytest tests/unit tests/contract tests/integration tests/api tests/e2e
+	$(PYTHON) -m pytest $(SHARED) tests/unit tests/contract tests/integration tests/api tests/e2e
 
 test-fast: $(DEV) ## Unit and contract tests, in memory.
 	$(PYTHON) -m pytest tests/unit tests/contract -k 'not rabbitmq'

@@ -11,7 +11,7 @@ from tests.support import rabbitmq as rabbitmq_support
 from tests.support.postgres import Postgres
 from tests.support.rabbitmq import Rabbit
 
-pytest_plugins = ["tests.support.account"]
+pytest_plugins = ["tests.support.account", "tests.support.sharing"]
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,11 @@ class Rabbit:
             self._evaluate(_each(self._made, _DELETE))
 
 
+def for_each_process() -> bool:
+    """Whether each process of a run will have a node of its own."""
+    return "AMQP_URL" not in os.environ and broker_node.installed()
+
+
 @contextmanager
 def running() -> Iterator[Rabbit]:
     """The node of ``AMQP_URL``, else one of our own, else whichever can be had."""
