@@ -262,7 +262,9 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             limits=limits,
             clock=clock,
         ),
-        organizations=Organizations(database=database, limits=limits, clock=clock),
+        organizations=Organizations(
+            database=database, revocations=revocations, limits=limits, clock=clock
+        ),
         team=Team(
             database=database,
             once=once,

@@ -2,7 +2,25 @@
 
 import pytest
 
-from services.gateway.domain.masking import masked
+from services.gateway.domain.masking import Sight, masked, sight_of
+from services.gateway.domain.permissions import Role
+from services.gateway.domain.principal import Principal, PrincipalKind
+from shared.ids import new_id
+
+AGENT = Sight(masked=True)
+VIEWER = Sight(masked=True, reads=False)
+SAID = {"kind": "text", "text": "Call 12025550108", "mentions": ["+12025550108"]}
+RECEIVED = {
+    "messageId": "0197d6a2-6b3c-7b57-9c1f-1234567890ab",
+    "from": "+12025550108",
+    "to": "+12025550000",
+    "timestamp": "2026-01-15T12:00:00.000Z",
+    "identity": {"phone": "+12025550108", "chatId": "12025550108@s.whatsapp.net"},
+    "error": {"code": "12345678", "message": "+12025550108 is unknown"},
+    "some": ["12025550108"],
+    "used": 12025550108,
+    "content": SAID,
+}
 
 
 @pytest.mark.parametrize(
@@ -23,3 +41,62 @@ from services.gateway.domain.masking import masked
 )
 def test_the_middle_of_a_number_is_hidden(whole: str, shown: str) -> None:
     assert masked(whole) == shown
+
+
+def test_an_event_has_no_whole_number_but_in_what_was_said() -> None:
+    shown = AGENT.data(RECEIVED)
+    assert shown == {
+        "messageId": RECEIVED["messageId"],
+        "from": "+1202•••0108",
+        "to": "+1202•••0000",
+        "timestamp": "2026-01-15T12:00:00.000Z",
+        "identity": {"phone": "+1202•••0108", "chatId": "1202•••0108@s.whatsapp.net"},
+        "error": {"code": "12345678", "message": "+1202•••0108 is unknown"},
+        "some": ["1202•••0108"],
+        "used": 12025550108,
+        "content": SAID,
+    }
+    assert VIEWER.data(RECEIVED) == {**shown, "content": None}
+    assert VIEWER.data({"emoji": "x"}) == {"emoji": None}
+    assert Sight().data(RECEIVED) == RECEIVED
+
+
+def test_a_cloud_event_names_the_chat_nowhere_else() -> None:
+    envelope = {
+        "subject": "messages/1",
+        "partitionkey": "12025550108@s.whatsapp.net",
+        "sequence": "00001768478400000000",
+        "data": {"to": "+12025550108"},
+    }
+    assert AGENT.envelope(envelope) == {
+        "subject": "messages/1",
+        "partitionkey": "1202•••0108@s.whatsapp.net",
+        "sequence": "00001768478400000000",
+        "data": {"to": "+1202•••0108"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("role", "masking", "seen"),
+    [
+        (Role.ADMIN, True, Sight()),
+        (Role.MANAGER, True, Sight()),
+        (None, True, Sight()),
+        (Role.AGENT, True, AGENT),
+        (Role.VIEWER, True, VIEWER),
+        (Role.AGENT, False, Sight()),
+        (Role.VIEWER, False, Sight()),
+    ],
+)
+def test_numbers_are_hidden_from_agents_and_viewers_and_words_from_viewers(
+    role: Role | None, masking: bool, seen: Sight
+) -> None:
+    principal = Principal(
+        kind=PrincipalKind.USER,
+        tenant_id=new_id(),
+        permissions=frozenset(),
+        limit_key="x",
+        role=role,
+        masking=masking,
+    )
+    assert sight_of(principal) == seen

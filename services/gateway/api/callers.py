@@ -242,6 +242,7 @@ def _of_user_key(shown: ShownUserKey) -> Principal:
         key_id=shown.id,
         rate_limit=shown.rate_limit,
         suspended=person.suspended,
+        masking=person.masking,
     )
 
 
@@ -257,6 +258,7 @@ def _of_login(session_id: UUID, person: Person) -> Principal:
         session_id=session_id,
         assigned=person.assigned,
         suspended=person.suspended,
+        masking=person.masking,
     )
 
 

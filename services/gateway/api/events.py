@@ -10,9 +10,10 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from services.gateway.api.feed import Feed
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.domain.event_names import Selection, checked, selection
+from services.gateway.domain.masking import Sight, sight_of
 from services.gateway.domain.principal import Scope, scope_of
 from services.gateway.store import events
-from services.gateway.store.events import LogPage
+from services.gateway.store.events import LoggedEvent, LogPage
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import BadRequest
@@ -94,7 +95,8 @@ class Events:
             next_cursor=POSITIONS.encode(shown[-1].sequence if has_more else found.head),
             has_more=has_more,
         )
-        return respond_page([orjson.Fragment(event.body) for event in shown], pagination)
+        sight = sight_of(request[PRINCIPAL])
+        return respond_page([_shown(event, sight) for event in shown], pagination)
 
     async def _found(
         self, scope: Scope, wanted: Selection, *, after: int | None, limit: int, wait: float
@@ -124,6 +126,12 @@ class Events:
         if after is not None and not found.follows(after):
             raise cursor_lost(found)
         return found
+
+
+def _shown(event: LoggedEvent, sight: Sight) -> orjson.Fragment | dict[str, object]:
+    if sight.whole:
+        return orjson.Fragment(event.body)
+    return sight.envelope(orjson.loads(event.body))
 
 
 def cursor_lost(log: LogPage) -> BadRequest:

@@ -15,7 +15,7 @@ from services.gateway.api.schemas.messages import (
     MessageView,
     shown_address,
 )
-from services.gateway.domain.masking import masked, sees_content, sees_masked
+from services.gateway.domain.masking import Sight, masked, sight_of
 from services.gateway.domain.permissions import KeyPermission
 from services.gateway.domain.principal import Principal, Scope, scope_of
 from services.gateway.domain.recipients import NotAnAddress, address_of
@@ -23,7 +23,7 @@ from services.gateway.domain.timeline import Hop, Milestones, origin_of, timelin
 from services.gateway.store import accounts, journeys, messages
 from services.gateway.store.messages import Message, Wanted
 from shared.db.database import Database
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, Forbidden, NotFound
 from shared.log import get_logger
 from shared.messaging import words
 from shared.messaging.contents import opened
@@ -42,21 +42,23 @@ _POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(int))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eyes:
-    """How a caller sees messages: numbers ``masked`` or not, and whether they ``read`` contents."""
+    """What a caller sees of messages."""
 
     ring: KeyRing
-    masked: bool
-    reads: bool
+    sight: Sight
 
     def message(self, message: Message) -> MessageView:
         """A message as they see it."""
-        view = MessageView.of(message, self._content(message) if self.reads else None)
-        if self.masked:
-            shown = {
+        view = MessageView.of(message, self._content(message) if self.sight.reads else None)
+        if self.sight.masked:
+            shown: dict[str, object] = {
                 "from_": masked(view.from_),
                 "to": masked(view.to),
                 "chat_id": masked(view.chat_id),
             }
+            if view.error is not None:
+                told = {"message": masked(view.error.message)}
+                shown["error"] = view.error.model_copy(update=told)
             view = view.model_copy(update=shown)
         return view
 
@@ -75,13 +77,9 @@ class Eyes:
 
     def hop(self, hop: Hop) -> Hop:
         """One hop of its journey as they see it."""
-        if not self.masked:
+        if self.sight.whole:
             return hop
-        details = {
-            name: masked(value) if isinstance(value, str) else value
-            for name, value in hop.details.items()
-        }
-        return replace(hop, details=details)
+        return replace(hop, details=self.sight.data(hop.details))
 
 
 class Messages:
@@ -95,6 +93,7 @@ class Messages:
         query = read_query(request, MessageQuery)
         scope = scope_of(request[PRINCIPAL]).only(query.instance_id)
         wanted = _wanted(query)
+        _check_guesses(query, wanted, sight_of(request[PRINCIPAL]))
         by_number = query.page is not None or query.offset is not None
         if by_number and query.cursor is not None:
             raise invalid({"cursor": "cannot go with page or offset; send one of them"})
@@ -107,7 +106,7 @@ class Messages:
                 raise invalid({"search": "cannot go with page or offset; follow the cursor"})
             return await self._search(request, query, scope, query.search, after=after)
         async with self._database.tx() as tx:
-            eyes = await self._eyes(tx, request[PRINCIPAL])
+            eyes = self._eyes(request[PRINCIPAL])
             rows = await messages.page(
                 tx, scope, wanted, after=after, offset=offset, limit=query.limit + 1
             )
@@ -150,7 +149,7 @@ class Messages:
                     ' admin send PUT /api/organization with {"contentStorage": "encrypted"}; what'
                     " is said from then on can be found."
                 )
-            eyes = await self._eyes(tx, request[PRINCIPAL])
+            eyes = self._eyes(request[PRINCIPAL])
             found = await messages.search(
                 tx, scope, _wanted(query), hashed, after=after, limit=query.limit + 1
             )
@@ -164,14 +163,14 @@ class Messages:
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            eyes = await self._eyes(tx, request[PRINCIPAL])
+            eyes = self._eyes(request[PRINCIPAL])
             return respond(eyes.message(await _message(tx, request)))
 
     async def timeline(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
         async with self._database.tx() as tx:
             message = await _message(tx, request)
-            eyes = await self._eyes(tx, principal)
+            eyes = self._eyes(principal)
             handovers = await journeys.handovers(tx, message.id)
             attempts = await journeys.webhook_attempts(tx, principal.tenant_id, message.id)
             changes = await journeys.changes(tx, self._ring, message.id)
@@ -196,12 +195,22 @@ class Messages:
         hops = timeline(milestones, handovers, attempts, changes)
         return respond([HopView.of(eyes.hop(hop)) for hop in hops])
 
-    async def _eyes(self, tx: AsyncConnection, principal: Principal) -> Eyes:
-        masking = principal.role is not None and await accounts.masks(tx, principal.tenant_id)
-        return Eyes(
-            ring=self._ring,
-            masked=sees_masked(principal, masking=masking),
-            reads=sees_content(principal, masking=masking),
+    def _eyes(self, principal: Principal) -> Eyes:
+        return Eyes(ring=self._ring, sight=sight_of(principal))
+
+
+def _check_guesses(query: MessageQuery, wanted: Wanted, sight: Sight) -> None:
+    """Refuse to say whether a guess is right to whom the answer is hidden."""
+    if query.search is not None and not sight.reads:
+        raise Forbidden(
+            "Your organization hides from viewers what messages say, so you cannot search it; leave"
+            " out `search`, or ask an admin for the role agent."
+        )
+    named = (wanted.sender, wanted.recipient, wanted.chat)
+    if sight.masked and any(one is not None and masked(one) != one for one in named):
+        raise Forbidden(
+            "Your organization hides numbers from you, so you cannot look for one; leave out"
+            " `from`, `to` and `contact`, or name a group."
         )
 
 

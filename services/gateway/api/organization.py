@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL
+from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.accounts import (
     ErasureView,
     MessageQuota,
@@ -18,7 +19,7 @@ from services.gateway.api.schemas.accounts import (
 )
 from services.gateway.domain.plans import PLANS, month_at
 from services.gateway.domain.principal import Principal
-from services.gateway.store import accounts, instances, usage
+from services.gateway.store import accounts, instances, platform, usage
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import NotFound
@@ -29,8 +30,11 @@ from shared.web.envelope import respond
 class Organizations:
     """``/api/organization``."""
 
-    def __init__(self, *, database: Database, limits: BodyLimits, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, revocations: Revocations, limits: BodyLimits, clock: Clock
+    ) -> None:
         self._database = database
+        self._revocations = revocations
         self._limits = limits
         self._clock = clock
 
@@ -60,6 +64,10 @@ class Organizations:
                     mode="json", by_alias=True, exclude={"usage", "content_erasure"}
                 ),
             )
+            _, people = await platform.credentials(tx, principal.tenant_id)
+        if before is not None and before.pii_masking != details.pii_masking:
+            # It is remembered with each credential.
+            await self._revocations.tell(users=people)
         return respond(details)
 
     async def _details(self, tx: AsyncConnection, principal: Principal) -> OrganizationDetails:

@@ -27,6 +27,7 @@ from services.gateway.api.schemas.outbound import (
 )
 from services.gateway.domain.capabilities import needed, require
 from services.gateway.domain.engines import capabilities
+from services.gateway.domain.masking import masked, sight_of
 from services.gateway.domain.principal import Principal
 from services.gateway.domain.readiness import not_ready, takes_messages
 from services.gateway.metrics import GatewayMetrics
@@ -209,7 +210,11 @@ class Sending:
         now = self._now()
         message_id = str(new_id())
         about = said.target_id if said.type in CHANGES else None
-        body_of_answer = answer(message_id, sender, said.to.shown, now, about=about).encode()
+        to = said.to.shown
+        # Not their own word, but that of the message which they change.
+        if about is not None and sight_of(request[PRINCIPAL]).masked:
+            to = masked(to)
+        body_of_answer = answer(message_id, sender, to, now, about=about).encode()
         metadata = None if options.metadata is None else orjson.dumps(options.metadata).decode()
         message = NewMessage(
             id=message_id,

@@ -24,8 +24,9 @@ class Principal:
     see if they do not see all; a user key the same, without a session but with ``key_id`` and
     ``rate_limit``, requests an hour; an instance key ``instance_id``, ``key_id`` and
     ``rate_limit``. ``permissions`` holds names of ``Permission`` or of ``KeyPermission``.
-    ``limit_key`` is under what their requests are counted. Who is ``suspended`` with their whole
-    organization is refused before anything else is asked.
+    ``limit_key`` is under what their requests are counted. ``masking``: their organization hides
+    numbers from some of its people; never so of an instance key. Who is ``suspended`` with their
+    whole organization is refused before anything else is asked.
     """
 
     kind: PrincipalKind
@@ -40,6 +41,7 @@ class Principal:
     key_id: UUID | None = None
     rate_limit: int | None = None
     suspended: bool = False
+    masking: bool = False
     facts: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -60,13 +60,15 @@ class User:
 class Person:
     """For whom a login or a user key stands, with what is true of them now.
 
-    ``assigned`` is what they see if they do not see all. ``suspended``: their organization is.
+    ``assigned`` is what they see if they do not see all. ``suspended``: their organization is;
+    ``masking``: it hides numbers from some of its people.
     """
 
     user_id: UUID
     tenant_id: UUID
     role: str
     suspended: bool
+    masking: bool
     assigned: frozenset[UUID]
 
 
@@ -233,12 +235,6 @@ async def update_organization(
         )
 
 
-async def masks(tx: AsyncConnection, tenant_id: UUID) -> bool:
-    """Whether the organization hides numbers from some of its people."""
-    query = select(OrganizationRow.pii_masking).where(OrganizationRow.id == tenant_id)
-    return bool((await tx.execute(query)).scalar_one_or_none())
-
-
 async def erasure(tx: AsyncConnection, tenant_id: UUID) -> Erasure | None:
     """How far the erasing of the organization's history is; ``None`` if none was begun."""
     row = (
@@ -345,6 +341,7 @@ async def people_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> d
             UserRow.tenant_id,
             UserRow.role,
             OrganizationRow.suspended_at.is_not(None),
+            OrganizationRow.pii_masking,
             assigned,
         )
         .join(UserRow, UserRow.id == RefreshTokenRow.user_id)
@@ -357,8 +354,8 @@ async def people_of_families(tx: AsyncConnection, families: Sequence[UUID]) -> d
         .distinct()
     )
     return {
-        family: Person(user_id, tenant_id, role, suspended, frozenset(instances or ()))
-        for family, user_id, tenant_id, role, suspended, instances in rows
+        family: Person(user_id, tenant_id, role, suspended, masking, frozenset(instances or ()))
+        for family, user_id, tenant_id, role, suspended, masking, instances in rows
     }
 
 

@@ -118,7 +118,7 @@ async def shown(database: Database, digests: Sequence[bytes]) -> dict[bytes, Sho
             """
             SELECT k.key_hash, k.id, k.rate_limit, k.expires_at,
                    k.revoked_at IS NOT NULL OR NOT u.active,
-                   u.id, u.tenant_id, u.role, o.suspended_at IS NOT NULL,
+                   u.id, u.tenant_id, u.role, o.suspended_at IS NOT NULL, o.pii_masking,
                    ARRAY(SELECT a.instance_id FROM gateway.assignments a
                          JOIN gateway.instances i ON i.id = a.instance_id
                          WHERE a.user_id = u.id AND i.deleted_at IS NULL)
@@ -135,7 +135,7 @@ async def shown(database: Database, digests: Sequence[bytes]) -> dict[bytes, Sho
             row[2],
             row[3],
             row[4],
-            Person(row[5], row[6], row[7], row[8], frozenset(row[9])),
+            Person(row[5], row[6], row[7], row[8], row[9], frozenset(row[10])),
         )
         for row in rows
     }

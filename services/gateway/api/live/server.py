@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from services.gateway.api.tail import Tail
 from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.event_names import Selection
 from services.gateway.domain.interest import Interest, TooManyInstances
+from services.gateway.domain.masking import Sight, sight_of
 from services.gateway.domain.principal import Principal, scope_of
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import events, instances
@@ -132,7 +134,7 @@ class Live:
         self._group: asyncio.TaskGroup | None = None
         self._working: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._latest: tuple[LoggedEvent, Packet] | None = None
+        self._latest: tuple[LoggedEvent, dict[Sight, Packet]] | None = None
         self._server = _server(cors_origins, largest=self.LARGEST)
         metrics.live_connections.set_function(lambda: len(self._server.eio.sockets))
         self._server.on("connect", self._connected)
@@ -265,7 +267,7 @@ class Live:
             backlog=socket.queue,
             most_events=self._limits.backlog_events,
             most_bytes=self._limits.backlog_bytes,
-            packet_of=self._packet_of,
+            packet_of=partial(self._packet_of, sight_of(principal)),
             cursor_packet=_cursor,
             leave=self._leave,
             connected_at=self._clock.monotonic(),
@@ -386,7 +388,9 @@ class Live:
             return None
         except Rejected:
             return Leaving.REVOKED
-        return None if scope_of(principal) == client.scope else Leaving.CHANGED
+        same = scope_of(principal) == client.scope
+        same = same and sight_of(principal) == sight_of(client.principal)
+        return None if same else Leaving.CHANGED
 
     async def _send_strangers_away(self, now: float) -> None:
         """Close connections on which nobody has said in time who they are."""
@@ -446,24 +450,28 @@ class Live:
         socket = self._server.eio.sockets.get(eio_sid)
         return None if socket is None or socket.closed or socket.closing else socket
 
-    def _packet_of(self, event: LoggedEvent) -> Packet:
-        """An event as it is sent: made once for all clients, which are told it in a row."""
+    def _packet_of(self, sight: Sight, event: LoggedEvent) -> Packet:
+        """An event as it is sent: made once for all who see alike, which are told it in a row."""
         self._metrics.live_sent.inc()
-        if self._latest is not None and self._latest[0] is event:
-            return self._latest[1]
+        if self._latest is None or self._latest[0] is not event:
+            self._latest = (event, {})
+        made = self._latest[1]
+        if sight not in made:
+            made[sight] = self._made(sight, event)
+        return made[sight]
+
+    def _made(self, sight: Sight, event: LoggedEvent) -> Packet:
         envelope = orjson.loads(event.body)
         shown = public_event(
             event_id=envelope["id"],
             name=event.type,
             instance_id=event.instance_id,
             instance_name=event.instance_name,
-            data=envelope["data"],
+            data=sight.data(envelope["data"]),
             timestamp=envelope["time"],
         )
         shown["cursor"] = POSITIONS.encode(event.sequence)
-        packet = event_packet(event.type, orjson.dumps(shown))
-        self._latest = (event, packet)
-        return packet
+        return event_packet(event.type, orjson.dumps(shown))
 
     def _start(self, work: Any, name: str) -> None:
         """Let something be done beside, by a task that ends with the server."""
