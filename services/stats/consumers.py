@@ -85,6 +85,8 @@ class Consumers:
                 for id_, one in delivered.items()
                 if id_ in sent_at
             ]
+        if received and sent:
+            await store.lock_chats(connection, [*received, *sent])
         if received:
             await store.wait(connection, received)
         if sent:

@@ -56,6 +56,19 @@ async def sent_at(connection: HotConnection, messages: Collection[UUID]) -> dict
     return {row[0]: row[1] for row in rows}
 
 
+async def lock_chats(connection: HotConnection, happenings: Sequence[Happening]) -> None:
+    """Take hold of all chats of a batch that wait for an answer, in order, before any is changed.
+
+    What is received and what is sent change them in two statements: batches that had these the
+    other way round would deadlock. Only a chat that somebody adds after this can still be met out
+    of order; then the database ends one of the two, and its batch is counted later.
+    """
+    await connection.execute(
+        "SELECT FROM stats.unanswered WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE",
+        sorted({one.chat_id for one in happenings}),
+    )
+
+
 async def wait(connection: HotConnection, received: Sequence[Happening]) -> None:
     """Note that these chats wait for an answer, since their first message that has none."""
     since: dict[UUID, datetime] = {}

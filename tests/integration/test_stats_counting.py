@@ -28,9 +28,11 @@ from shared.contracts.events import MessageDelivered, MessageRead, MessageReceiv
 from shared.db.database import Database
 from shared.errors import Transient
 from shared.health import Health
+from shared.ids import id_of
 from shared.runtime.service import Platform
 from tests.support.builders import NOON, a_message_row, an_instance, an_organization
 from tests.support.clock import HandClock
+from tests.support.eventually import eventually
 from tests.support.webhooks import a_sent_event, an_event
 
 SECOND = timedelta(seconds=1)
@@ -140,6 +142,57 @@ async def test_consumers_with_overlapping_batches_do_not_deadlock_and_count_exac
     await count(consumer[0], events)
     assert await counters(sql) == {(NOON.date(), "sent"): 400}
     assert await sql.fetchval("SELECT count(*) FROM stats.inbox") == 400
+
+
+async def test_consumers_that_meet_at_answered_chats_do_not_deadlock(
+    database: Database, sql: asyncpg.Connection, clock: HandClock
+) -> None:
+    instances = {UUID(int=n): id_of("chat", UUID(int=n), "ada") for n in range(1, 4)}
+    first, one, other = sorted(instances, key=lambda each: instances[each])
+
+    def at(
+        seconds: int, kind: type[MessageReceived | MessageSent], instance: UUID, day: int = 0
+    ) -> Emitted:
+        place: dict[str, Any] = {
+            "partition_key": "ada",
+            "time": NOON + timedelta(days=day, seconds=seconds),
+            "tenant_id": TENANT,
+            "instance_id": instance,
+        }
+        return a_sent_event(**place) if kind is MessageSent else an_event(a_received(), **place)
+
+    await count(a_consumer(database, clock), [at(0, MessageReceived, id_) for id_ in instances])
+    # On days of their own, so that they meet at no counter.
+    batches = [
+        [
+            at(5, MessageReceived, got, day),
+            at(9, MessageSent, first, day),
+            at(9, MessageSent, to, day),
+        ]
+        for day, (got, to) in enumerate([(one, other), (other, one)], start=1)
+    ]
+    async with asyncio.TaskGroup() as tasks, database.hot_tx() as connection:
+        await connection.execute(
+            "SELECT FROM stats.unanswered WHERE id = $1 FOR UPDATE", instances[first]
+        )
+        for batch in batches:
+            tasks.create_task(count(a_consumer(database, clock), batch), name="count")
+        await _blocked(sql, len(batches))
+    assert await sql.fetchval("SELECT count(*) FROM stats.inbox") == 3 + 6
+    assert await sql.fetchval("SELECT count(*) FROM stats.unanswered") <= 1
+
+
+async def _blocked(sql: asyncpg.Connection, many: int) -> None:
+    """Return once so many wait for what another transaction has locked."""
+
+    async def waiting() -> bool:
+        found: int = await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return found >= many
+
+    await eventually(waiting)
 
 
 async def test_days_begin_where_the_tenant_is(
