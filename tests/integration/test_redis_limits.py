@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from services.gateway.domain.plans import PLANS
 from shared.web.limits import Limit, RateLimiter
 from tests.support.clock import HandClock
+from tests.support.gateway import running
 from tests.support.redis_server import RedisServer
 
 HOUR = timedelta(hours=1)
@@ -50,6 +52,25 @@ async def test_replicas_share_the_limit(url: str) -> None:
 
     assert sum(allowance.allowed for allowance in crowd) == 5
     assert not looked.allowed
+
+
+async def test_a_crowd_that_waits_for_redis_gets_what_its_month_leaves(
+    url: str, database_url: str
+) -> None:
+    async with running(database_url, redis_url=url) as gateway:
+        sender = await gateway.sender(engine="whatsmeow")
+        assert (await sender.text()).status == 202
+        await gateway.sql.execute(
+            "UPDATE gateway.message_usage SET accepted = $1", PLANS["basic"].messages - 2
+        )
+        gateway.clock.move(timedelta(seconds=6))
+        assert (await sender.text()).status == 202
+        crowd = await asyncio.gather(*(sender.text() for _ in range(20)))
+        counted = await gateway.sql.fetchval("SELECT accepted FROM gateway.message_usage")
+
+    assert sorted(answer.status for answer in crowd) == [202] + [429] * 19
+    assert {answer.code for answer in crowd if answer.status == 429} == {"QUOTA_EXCEEDED"}
+    assert counted == PLANS["basic"].messages
 
 
 async def test_a_hit_whose_request_was_cancelled_holds_up_nobody(url: str) -> None:

@@ -105,9 +105,6 @@ class ExpressText:
             or not possible(request)
         ):
             return await self._long_way(request)
-        month = self._month(sender) if sender.metered else None
-        if sender.metered and month is None:
-            return await self._long_way(request)
         request[LOGGED] = caller.facts
         allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
         assert caller.key_id is not None  # noqa: S101 - whoever shows a key has its id
@@ -120,7 +117,10 @@ class ExpressText:
                 text = _validate(raw)
             except ValidationError:
                 text = None
-            if text is None or _NUL in raw:
+            # Not before the limiter was asked, for who waits there is not under way: nothing may be
+            # awaited from here until the message is, or a crowd would all find the same room.
+            month = self._month(sender) if sender.metered else None
+            if text is None or _NUL in raw or (sender.metered and month is None):
                 # Read already, so the rest of the long way only. It finds what is wrong, if it is.
                 body = parse(raw, NewText)
                 enforce(request, allowance)

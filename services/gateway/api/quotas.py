@@ -58,7 +58,8 @@ class Quotas:
     async def month(self, sender: Sender, kind: str) -> date | None:
         """The month that one more message counts against; none if it is free.
 
-        Raises ``QuotaExceeded`` if there is no room for it.
+        Raises ``QuotaExceeded`` if there is no room for it. Whoever got the month awaits nothing
+        before ``Acceptance.accept``: until then the message takes up no room.
         """
         if kind in FREE or not sender.metered:
             return None
