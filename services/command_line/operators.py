@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from services.command_line.console import acting_as, fail, run, show
 from services.gateway.api.schemas.accounts import Registration
 from services.gateway.domain.auditing import SYSTEM, Entry
+from services.gateway.domain.passwords import weakness
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.team import PLATFORM
 from services.gateway.store import accounts, audit
@@ -40,6 +41,9 @@ def create(
         wanted = Registration(email=email, password=password, name=name)
     except ValidationError as error:
         fail("\n".join(f"The {field} {wrong}." for field, wrong in fields_of(error).items()))
+    wrong = weakness(wanted.password, email=wanted.email)
+    if wrong is not None:
+        fail(f"The password {wrong}.")
     run(_create(wanted))
 
 

@@ -112,7 +112,12 @@ async def test_the_first_operator_is_made_here_and_logs_in(
 async def test_an_operator_with_a_bad_address_or_password_is_not_made(
     gateway: Gateway, waypost: Waypost
 ) -> None:
-    for email, password, field in (("ops", PASSWORD, "email"), ("o@example.com", "x", "password")):
+    for email, password, field in (
+        ("ops", PASSWORD, "email"),
+        ("o@example.com", "x", "password"),
+        ("o@example.com", "password123", "password"),
+        ("o@example.com", "O@Example.com", "password"),
+    ):
         refused = await waypost(
             "operator", "create", "--email", email, "--name", "O", "--password-stdin",
             given=f"{password}\n",
