@@ -3,13 +3,15 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 from uuid import UUID
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
+from services.gateway.domain.engines import ENGINES, MASK, Engine, EngineSettings
 from shared.broker.dead import AT, REASON, Reason
 from shared.broker.port import Outgoing
 from shared.broker.topology import DEAD, REPLIES
@@ -457,6 +459,32 @@ async def test_a_change_says_what_was_and_what_is(stage: Stage) -> None:
     assert entry["resource_id"] == str(stage.instance)
     assert entry["user_id"] == UUID(stage.account["user"]["id"])
     assert entry["tenant_id"] == stage.tenant
+
+
+class Locked(EngineSettings):
+    """Settings with a secret whose name tells nobody that it is one."""
+
+    door: SecretStr | None = None
+    floor: int | None = None
+
+
+async def test_a_secret_setting_is_in_no_entry_whatever_its_name(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = replace(ENGINES["sandbox"], name="locked", settings=Locked)
+    monkeypatch.setitem(cast(dict[str, Engine], ENGINES), "locked", engine)
+    wanted = {"name": "x", "engine": "locked", "settings": {"door": "open sesame", "floor": 1}}
+    made = await stage.admin.post("/api/instances", wanted)
+    path = f"/api/instances/{made.data['id']}"
+    assert (await stage.put(path, {"settings": {"door": "it is ajar", "floor": 1}})).status == 200
+    assert (await stage.delete(path)).status == 200
+    [created] = await entries(stage.gateway, "instance.created")
+    assert orjson.loads(created["after"])["settings"] == {"door": MASK, "floor": 1}
+    [changed] = await entries(stage.gateway, "instance.changed")
+    assert orjson.loads(changed["after"]) == {"settingsReplaced": ["door"]}
+    [deleted] = await entries(stage.gateway, "instance.deleted")
+    for entry in (created, changed, deleted):
+        assert not re.search("sesame|ajar", str(entry))
 
 
 async def test_what_is_refused_leaves_no_entry_of_a_change(stage: Stage) -> None:

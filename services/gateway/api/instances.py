@@ -13,7 +13,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
-from services.gateway.domain.engines import ENGINES, Engine, stored
+from services.gateway.domain.engines import ENGINES, Engine, masked, secrets_changed, stored
 from services.gateway.domain.plans import PLANS, QuotaExceeded
 from services.gateway.domain.principal import scope_of
 from services.gateway.store import accounts, instances, keys
@@ -118,14 +118,10 @@ class Instances:
             wish = self._clock.now() if changes.keys() - {"name"} else None
             await instances.change(tx, instance.id, changes, now=wish)
             changed = await instance_in_path(tx, request)
-            await note(
-                tx,
-                request,
-                "instance",
-                instance.id,
-                before=_facts(instance),
-                after=_facts(changed),
-            )
+            after = _facts(changed)
+            if names := secrets_changed(instance.engine, instance.settings, changed.settings):
+                after["settingsReplaced"] = names
+            await note(tx, request, "instance", instance.id, before=_facts(instance), after=after)
         await self._revocations.tell(instances=[instance.id])
         return respond(InstanceView.of(changed))
 
@@ -148,12 +144,14 @@ class Instances:
 
 
 def _facts(instance: Instance) -> dict[str, object]:
-    """What the audit log keeps of an instance: what its owner has said."""
+    """What the audit log keeps of an instance: what its owner has said, and no secret of that,
+    whatever its name.
+    """
     return {
         "name": instance.name,
         "engine": instance.engine,
         "phoneNumber": instance.phone_number,
-        "settings": instance.settings,
+        "settings": masked(instance.engine, instance.settings),
     }
 
 

@@ -125,6 +125,15 @@ def masked(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
     return {name: MASK if name in hidden else value for name, value in settings.items()}
 
 
+def secrets_changed(
+    engine: str, before: Mapping[str, object], after: Mapping[str, object]
+) -> list[str]:
+    """The names of secrets that are not what they were, where ``masked`` shows no difference."""
+    known = ENGINES.get(engine)
+    hidden = set() if known is None else secret_names(known.settings)
+    return sorted(name for name in hidden if before.get(name) != after.get(name))
+
+
 def secret_names(settings: type[EngineSettings]) -> set[str]:
     """What is written and never read, by its public names."""
     return {
