@@ -12,6 +12,7 @@ from services.gateway.loops import NoteKeyUse
 from services.gateway.store import accounts, team
 from services.gateway.store.keys import KeyUses
 from shared.ids import new_id
+from shared.security.passwords import Passwords
 from shared.security.tokens import digest_of
 from tests.support.builders import a_message_row, an_instance
 from tests.support.customer import Customer
@@ -298,6 +299,30 @@ async def test_a_user_key_can_do_nothing_that_would_outlive_it(house: House) -> 
     assert (await house.delete(f"/api/team/keys/{made['id']}", key)).status == 403
 
 
+async def test_a_user_key_makes_no_instance_key_and_leads_no_events_elsewhere(
+    house: House,
+) -> None:
+    key, _ = await house.key(house.admin)
+    keys = f"/api/instances/{house.instance}/keys"
+    made = (await house.admin.post(keys, {"name": "x"})).data
+    one, webhook = f"{keys}/{made['id']}", f"/api/instances/{house.instance}/webhook"
+    hook = {"url": "https://example.com/hook", "events": ["*"]}
+    refused = [
+        await key.post(keys, {"name": "x"}),
+        await key.post(f"{one}/regenerate"),
+        await key.call("PUT", one, json={"expiresAt": None, "name": "y"}),
+        await key.post(webhook, hook),
+    ]
+    assert (await house.admin.post(webhook, hook)).status == 201
+    refused.append(await key.call("PUT", webhook, json=hook))
+    for answer in refused:
+        assert (answer.status, "log in" in answer.body["error"]["message"]) == (403, True)
+    row = await house.gateway.row("SELECT key_hash FROM gateway.instance_keys")
+    assert row["key_hash"] == digest_of(made["key"])
+    assert (await key.get(webhook)).status == 200
+    assert (await house.delete(one, key)).status == 200
+
+
 async def test_user_keys_end_by_time_by_their_maker_and_by_administrators(house: House) -> None:
     grace, other = await house.joined(), await house.joined()
     first, one = await house.key(grace.customer, expiresInDays=1)
@@ -374,6 +399,79 @@ async def test_a_token_is_not_exchanged_while_everything_of_its_user_ends(house:
         found = await exchanging
     assert found is not None
     assert found.revoked_at is not None
+
+
+@pytest.mark.parametrize("meanwhile", ["reset", "deactivated", "logged out", "changed"])
+async def test_a_password_that_is_being_changed_does_not_undo_what_came_first(
+    house: House, meanwhile: str
+) -> None:
+    grace = await house.joined()
+    grace_id, now = UUID(grace.id), house.gateway.clock.now()
+    password = "SELECT password_hash, active FROM gateway.users WHERE id = $1"
+    family = "SELECT family_id FROM gateway.refresh_tokens WHERE user_id = $1"
+    login = (await house.gateway.row(family, grace_id))["family_id"]
+    body = {"currentPassword": PASSWORD, "newPassword": ANOTHER}
+    async with asyncio.TaskGroup() as group:
+        async with house.gateway.database.tx() as first:
+            await accounts.user(first, grace_id, lock=True)
+            changing = group.create_task(
+                grace.customer.post("/api/auth/change-password", body), name="change"
+            )
+            await _waits_for_a_lock(house.gateway)
+            match meanwhile:
+                case "reset":
+                    await team.end_logins(first, grace_id, now=now)
+                    await team.forget_password(first, grace_id)
+                case "deactivated":
+                    await team.change(first, grace_id, {"active": False})
+                case "logged out":
+                    await accounts.revoke_family(first, login, user_id=grace_id, now=now)
+                case _:
+                    await team.change(first, grace_id, {"password_hash": "another"})
+            expected = (await accounts.user(first, grace_id)).password_hash  # type: ignore[union-attr]
+        answer = await changing
+    assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+    assert (await house.gateway.row(password, grace_id))["password_hash"] == expected
+
+
+async def test_a_hash_that_is_made_anew_at_a_login_does_not_undo_a_reset(house: House) -> None:
+    grace = await house.joined()
+    grace_id = UUID(grace.id)
+    # As it was made when hashing took less.
+    weaker = await Passwords(memory_kib=512).hash(PASSWORD)
+    async with house.gateway.database.tx() as tx:
+        await team.change(tx, grace_id, {"password_hash": weaker})
+    async with asyncio.TaskGroup() as group:
+        async with house.gateway.database.tx() as first:
+            await accounts.user(first, grace_id, lock=True)
+            logging_in = group.create_task(house.login(grace.email), name="login")
+            await _waits_for_a_lock(house.gateway)
+            await team.forget_password(first, grace_id)
+        answer = await logging_in
+    assert answer.status == 401
+    found = await house.gateway.row("SELECT * FROM gateway.users WHERE id = $1", grace_id)
+    assert found["password_hash"] is None
+
+
+async def test_whoever_an_older_gateway_registered_stays_after_a_reset(house: House) -> None:
+    grace, bob = await house.joined(), await house.joined()
+    await house.gateway.sql.execute("UPDATE gateway.users SET joined_at = NULL")
+    reset = await house.admin.post(f"/api/team/members/{grace.id}/reset-password")
+    assert reset.status == 200
+    shown = (await house.admin.get(f"/api/team/members/{grace.id}")).data
+    # As one who was reset by a gateway that did not know better.
+    await house.gateway.sql.execute(
+        "UPDATE gateway.users SET password_hash = NULL WHERE id = $1", UUID(bob.id)
+    )
+    await house.gateway.sql.execute("DELETE FROM gateway.invitations")
+    for one in (grace, bob):
+        body = {"email": one.email, "password": PASSWORD, "name": "Impostor"}
+        assert (await house.gateway.stranger().post("/api/auth/register", body)).status == 409
+    assert shown["status"] == "active"
+    assert (await house.delete(f"/api/team/members/{grace.id}")).status == 200
+    kept = (await house.admin.get(f"/api/team/members/{grace.id}")).data
+    assert kept["status"] == "deactivated"
+    assert (await house.delete(f"/api/team/members/{bob.id}")).status == 200
 
 
 async def _waits_for_a_lock(gateway: Gateway) -> None:

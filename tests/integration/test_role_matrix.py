@@ -56,6 +56,7 @@ WHO: Final = {
     Needs.AUDIT: Who(ADMINS),
     Needs.SEE_CLIENTS: Who(PEOPLE),
     Needs.MANAGE_CLIENTS: Who(MANAGERS),
+    Needs.MAKE_KEYS: Who(MANAGERS, login=True),
     Needs.SEND: Who(SENDERS, "messages.send"),
     Needs.PLAY: Who(SENDERS),
     Needs.READ: Who(PEOPLE, "messages.receive"),
@@ -66,6 +67,7 @@ WHO: Final = {
     Needs.STATISTICS: Who(ANALYSTS, "instance.stats"),
     Needs.OWN_INFO: Who(key="instance.info"),
     Needs.WEBHOOKS: Who(MANAGERS),
+    Needs.SET_WEBHOOKS: Who(MANAGERS, login=True),
     Needs.OWN_WEBHOOK: Who(MANAGERS, "webhook.configure"),
     Needs.TEST_OWN_WEBHOOK: Who(MANAGERS, "webhook.test"),
 }

@@ -171,7 +171,7 @@ class Accounts:
             raise Unauthenticated("This login has ended; log in again.")
         async with self._checks.turn(request, user.email):
             try:
-                await self._checks.check(
+                user = await self._checks.check(
                     request, user.email, password=body.current_password, user=user
                 )
             except Unauthenticated:
@@ -179,8 +179,17 @@ class Accounts:
         require_good(body.new_password, field="newPassword", email=user.email)
         password_hash = await self._passwords.hash(body.new_password)
         async with self._database.tx() as tx:
-            await accounts.user(tx, user_id, lock=True)
-            await accounts.set_password(tx, user_id, password_hash)
+            # As at a login: what was reset, ended or deactivated meanwhile stays so.
+            now_so = await accounts.user(tx, user_id, lock=True)
+            if (
+                now_so is None
+                or not now_so.active
+                or not await accounts.stands(tx, session_id)
+                or not await accounts.set_password(
+                    tx, user_id, password_hash, instead_of=user.password_hash
+                )
+            ):
+                raise Unauthenticated("The account has just been changed; log in again.")
             ended = await accounts.revoke_other_families(
                 tx, user_id, keep=session_id, now=self._clock.now()
             )

@@ -108,8 +108,11 @@ class PasswordChecks:
             raise Unauthenticated(_WRONG)
         if verdict.replacement is not None:
             async with self._database.tx() as tx:
-                await accounts.set_password(tx, user.id, verdict.replacement)
-            return replace(user, password_hash=verdict.replacement)
+                replaced = await accounts.set_password(
+                    tx, user.id, verdict.replacement, instead_of=user.password_hash
+                )
+            if replaced:
+                return replace(user, password_hash=verdict.replacement)
         return user
 
     async def _account(self, email: str, user: User | None) -> str:

@@ -170,7 +170,7 @@ class Team:
             if not member.active:
                 raise Conflict("They are deactivated; activate them first: PUT with active: true.")
             await team.end_logins(tx, member.id, now=self._clock.now())
-            await team.change(tx, member.id, {"password_hash": None})
+            await team.forget_password(tx, member.id)
             await note(tx, request, "member", member.id)
             return await self._invitation(tx, member.id)
 

@@ -13,7 +13,8 @@ from shared.errors import Forbidden
 class Needs(StrEnum):
     """What a caller needs, in the words of the documentation: a person's permission, and behind
     the slash an instance key's, where instance keys may call at all. What needs a login cannot be
-    done by a user key: whoever has found one must not make of it something that outlives it.
+    done by a user key: whoever has found one must not make of it something that outlives it, be it
+    another credential or a place that is told everything.
     """
 
     BEING_A_USER = "authenticated"
@@ -26,6 +27,7 @@ class Needs(StrEnum):
     AUDIT = "can_view_audit_logs"
     SEE_CLIENTS = "can_view_assigned_clients"
     MANAGE_CLIENTS = "can_manage_clients"
+    MAKE_KEYS = "can_manage_clients, by a login"
     SEND = "can_send_messages / messages.send"
     PLAY = "can_send_messages"
     READ = "can_view_assigned_data / messages.receive"
@@ -36,6 +38,7 @@ class Needs(StrEnum):
     STATISTICS = "can_view_analytics / instance.stats"
     OWN_INFO = "instance.info"
     WEBHOOKS = "can_manage_webhooks"
+    SET_WEBHOOKS = "can_manage_webhooks, by a login"
     OWN_WEBHOOK = "can_manage_webhooks / webhook.configure"
     TEST_OWN_WEBHOOK = "can_manage_webhooks / webhook.test"
 
@@ -65,6 +68,7 @@ ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.AUDIT: Access(Permission.VIEW_AUDIT_LOGS),
     Needs.SEE_CLIENTS: Access(Permission.VIEW_ASSIGNED_CLIENTS),
     Needs.MANAGE_CLIENTS: Access(Permission.MANAGE_CLIENTS),
+    Needs.MAKE_KEYS: Access(Permission.MANAGE_CLIENTS, login=True),
     Needs.SEND: Access(Permission.SEND_MESSAGES, KeyPermission.MESSAGES_SEND),
     Needs.PLAY: Access(Permission.SEND_MESSAGES),
     Needs.READ: Access(Permission.VIEW_ASSIGNED_DATA, KeyPermission.MESSAGES_RECEIVE),
@@ -75,6 +79,7 @@ ACCESS: Final[Mapping[Needs, Access]] = {
     Needs.STATISTICS: Access(Permission.VIEW_ANALYTICS, KeyPermission.INSTANCE_STATS),
     Needs.OWN_INFO: Access(key=KeyPermission.INSTANCE_INFO, users=False),
     Needs.WEBHOOKS: Access(Permission.MANAGE_WEBHOOKS),
+    Needs.SET_WEBHOOKS: Access(Permission.MANAGE_WEBHOOKS, login=True),
     Needs.OWN_WEBHOOK: Access(Permission.MANAGE_WEBHOOKS, KeyPermission.WEBHOOK_CONFIGURE),
     Needs.TEST_OWN_WEBHOOK: Access(Permission.MANAGE_WEBHOOKS, KeyPermission.WEBHOOK_TEST),
 }

@@ -158,15 +158,18 @@ async def add_operator(tx: AsyncConnection, user: User) -> bool:
 async def add_user(tx: AsyncConnection, user: User) -> bool:
     """Store a new user; false if somebody has the address already.
 
-    An invitation that nobody has accepted in time keeps nobody else from the address.
+    An invitation that nobody has accepted in time keeps nobody else from the address. Whoever has
+    ever logged in has it for good.
     """
     waiting = select(InvitationRow.user_id).where(InvitationRow.expires_at > user.created_at)
+    logged_in = select(RefreshTokenRow.id).where(RefreshTokenRow.user_id == UserRow.id)
     await tx.execute(
         delete(UserRow).where(
             UserRow.email == user.email,
             UserRow.joined_at.is_(None),
             UserRow.password_hash.is_(None),
             UserRow.id.not_in(waiting),
+            ~logged_in.exists(),
             # Whoever stands for a number at an instance is deleted by their own people only.
             UserRow.id.not_in(select(PhoneMappingRow.user_id)),
         )
@@ -209,11 +212,16 @@ async def user(tx: AsyncConnection, user_id: UUID, *, lock: bool = False) -> Use
     return None if row is None else User(**dict(zip(_NAMES, row, strict=True)))
 
 
-async def set_password(tx: AsyncConnection, user_id: UUID, password_hash: str) -> None:
-    """Store the hash of a user's password."""
-    await tx.execute(
-        update(UserRow).where(UserRow.id == user_id).values(password_hash=password_hash)
+async def set_password(
+    tx: AsyncConnection, user_id: UUID, password_hash: str, *, instead_of: str | None
+) -> bool:
+    """Store the hash of a user's password; false if it is another by now, and stays that."""
+    stored = await tx.execute(
+        update(UserRow)
+        .where(UserRow.id == user_id, UserRow.password_hash == instead_of)
+        .values(password_hash=password_hash)
     )
+    return stored.rowcount > 0
 
 
 async def organization(
@@ -294,6 +302,14 @@ async def spend_refresh_token(tx: AsyncConnection, token_id: UUID, *, now: datet
     await tx.execute(
         update(RefreshTokenRow).where(RefreshTokenRow.id == token_id).values(spent_at=now)
     )
+
+
+async def stands(tx: AsyncConnection, family_id: UUID) -> bool:
+    """Whether a login has not been ended."""
+    query = select(RefreshTokenRow.id).where(
+        RefreshTokenRow.family_id == family_id, RefreshTokenRow.revoked_at.is_(None)
+    )
+    return (await tx.execute(query.limit(1))).first() is not None
 
 
 async def revoke_family(

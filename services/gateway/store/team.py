@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, Uuid, case, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by, array
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -60,13 +60,14 @@ _instances = (
     .scalar_subquery()
 )
 _NO_INSTANCES = cast(array([]), ARRAY(Uuid))
+_has_logged_in = select(RefreshTokenRow.id).where(RefreshTokenRow.user_id == UserRow.id).exists()
 _COLUMNS = (
     UserRow.id,
     UserRow.email,
     UserRow.name,
     UserRow.role,
     UserRow.active,
-    UserRow.joined_at.is_not(None) | UserRow.password_hash.is_not(None),
+    UserRow.joined_at.is_not(None) | UserRow.password_hash.is_not(None) | _has_logged_in,
     UserRow.manager_id,
     InvitationRow.expires_at,
     UserRow.created_at,
@@ -128,6 +129,20 @@ async def forget(tx: AsyncConnection, user_id: UUID) -> None:
     """Delete somebody who never came, with all that was meant for them."""
     await tx.execute(delete(PhoneMappingRow).where(PhoneMappingRow.user_id == user_id))
     await tx.execute(delete(UserRow).where(UserRow.id == user_id))
+
+
+async def forget_password(tx: AsyncConnection, user_id: UUID) -> None:
+    """Leave somebody without a password; who had one is remembered as having joined.
+
+    Gateways of before there were invitations still write users who have only a password.
+    """
+    joined_at = case(
+        (UserRow.password_hash.is_not(None), func.coalesce(UserRow.joined_at, UserRow.created_at)),
+        else_=UserRow.joined_at,
+    )
+    await tx.execute(
+        update(UserRow).where(UserRow.id == user_id).values(password_hash=None, joined_at=joined_at)
+    )
 
 
 async def end_logins(tx: AsyncConnection, user_id: UUID, *, now: datetime) -> int:

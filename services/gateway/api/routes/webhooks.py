@@ -97,6 +97,7 @@ def _of_instance(route: Route) -> Route:
     return replace(
         route,
         path=path,
-        permission=Needs.WEBHOOKS,
+        # Where it leads stays when the key is gone that has set it.
+        permission=Needs.SET_WEBHOOKS if route.request is not None else Needs.WEBHOOKS,
         aliases=(path.replace("/api/instances", "/api/clients", 1),),
     )
