@@ -403,5 +403,6 @@ async def test_all_problems_of_the_settings_are_told_at_once_with_status_two() -
         "Waypost cannot start:",
         "DATABASE_URL: Field required",
         "AMQP_URL: Field required",
+        "ENCRYPTION_KEYS: Field required",
         "WAYPOST_DISPATCHER_PORT: Input should be greater than or equal to 0",
     ]
