@@ -34,10 +34,10 @@ class Planned:
 
     async def page(self, wanted: Wanted, **more: Any) -> str:
         """The plan of one page."""
-        [plan] = await self._plans(
+        plans = await self._plans(
             lambda tx: messages.page(tx, Scope(self.tenant), wanted, limit=51, **more)
         )
-        return plan
+        return "\n".join(plans)
 
     async def search(self, *asked: str) -> list[str]:
         """The plans of a search: counting, looking, reading."""
