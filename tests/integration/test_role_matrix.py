@@ -373,7 +373,7 @@ class World:
             f" INSERT INTO {name} OVERRIDING SYSTEM VALUE SELECT * FROM {_kept(name)};"
             for name in self._tables
         ]
-        # A loop of the gateway may write to two of the tables in another order meanwhile: of the two
+        # A loop of the gateway may write to two of the tables in another order meanwhile: of those
         # that then wait for one another PostgreSQL ends one, which is as often this.
         for attempt in range(5):
             try:
