@@ -9,9 +9,9 @@ from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.store import history, upkeep
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.errors import Transient
 from shared.log import get_logger
 from shared.messaging.outbox import Relay
+from shared.runtime.steps import attempt
 from shared.security.sealing import KeyRing
 
 log = get_logger()
@@ -48,13 +48,13 @@ class Upkeep:
     async def run(self) -> None:
         """Keep up until cancelled."""
         while True:
-            try:
-                more = await self.step()
-            except Transient as error:
-                log.warning("upkeep_postponed", reason=error.message)
-                more = False
-            else:
-                self._metrics.loop_succeeded.labels("upkeep").set(self._clock.now().timestamp())
+            more = await attempt(
+                self.step,
+                loop="upkeep",
+                failed="upkeep_postponed",
+                clock=self._clock,
+                metrics=self._metrics,
+            )
             if not more:
                 await self._clock.sleep(RHYTHM)
 
@@ -116,13 +116,13 @@ class History:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            try:
-                more = await self.step()
-            except Transient as error:
-                log.warning("history_postponed", reason=error.message)
-                more = False
-            else:
-                self._metrics.loop_succeeded.labels("history").set(self._clock.now().timestamp())
+            more = await attempt(
+                self.step,
+                loop="history",
+                failed="history_postponed",
+                clock=self._clock,
+                metrics=self._metrics,
+            )
             await self._clock.sleep(BREATH if more else RHYTHM)
 
     async def step(self) -> bool:
@@ -161,12 +161,13 @@ class Retention:
     async def run(self) -> None:
         """Delete until cancelled."""
         while True:
-            try:
-                await self.round()
-            except Transient as error:
-                log.warning("retention_postponed", reason=error.message)
-            else:
-                self._metrics.loop_succeeded.labels("forgetting").set(self._clock.now().timestamp())
+            await attempt(
+                self.round,
+                loop="forgetting",
+                failed="retention_postponed",
+                clock=self._clock,
+                metrics=self._metrics,
+            )
             await self._clock.sleep(RETENTION_RHYTHM)
 
     async def round(self) -> int:

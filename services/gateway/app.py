@@ -60,17 +60,14 @@ from services.gateway.api.version import VERSION, Versions
 from services.gateway.api.webhook import PrimaryWebhook
 from services.gateway.api.workers import Workers
 from services.gateway.consumers import Consumers, KeepDeadLetters
-from services.gateway.loops import (
-    DispatchNews,
-    EraseMedia,
-    Forget,
-    KeepFresh,
-    NoteKeyUse,
-    NoteSightings,
-    TellEveryone,
-    WarnOfQuotas,
-    WatchDeadLetters,
-)
+from services.gateway.loops.broadcasts import TellEveryone
+from services.gateway.loops.dead_letters import WatchDeadLetters
+from services.gateway.loops.erasing import EraseMedia
+from services.gateway.loops.forgetting import Forget
+from services.gateway.loops.freshness import KeepFresh
+from services.gateway.loops.news import DispatchNews
+from services.gateway.loops.notes import NoteKeyUse, NoteSightings
+from services.gateway.loops.quotas import WarnOfQuotas
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.settings import GatewaySettings
 from services.gateway.store.keys import KeyUses

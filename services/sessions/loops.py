@@ -10,10 +10,8 @@ from services.sessions.transmitter import Transmitter
 from shared.clock import Clock
 from shared.db.database import Database
 from shared.errors import Fenced, Transient
-from shared.log import get_logger
 from shared.metrics import MessagingMetrics
-
-log = get_logger()
+from shared.runtime.steps import attempt
 
 FORGET_EVERY: Final = timedelta(minutes=10)
 MEASURE_EVERY: Final = timedelta(seconds=15)
@@ -70,10 +68,12 @@ class Rhythm:
     async def run(self) -> None:
         """Step until cancelled."""
         while True:
-            try:
-                await self._step()
-            except (Transient, Fenced) as error:
-                log.warning("step_failed", loop=self._name, reason=error.message)
-            else:
-                self._metrics.loop_succeeded.labels(self._name).set(self._clock.now().timestamp())
+            await attempt(
+                self._step,
+                loop=self._name,
+                failed="step_failed",
+                clock=self._clock,
+                metrics=self._metrics,
+                expected=(Transient, Fenced),
+            )
             await self._clock.sleep(self._every)

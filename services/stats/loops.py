@@ -7,10 +7,7 @@ from services.stats import store
 from services.stats.metrics import StatsMetrics
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.errors import Transient
-from shared.log import get_logger
-
-log = get_logger()
+from shared.runtime.steps import attempt
 
 RHYTHM: Final = timedelta(minutes=5)
 # Between two batches of deletions, so that whoever else needs the disk gets it.
@@ -41,14 +38,13 @@ class Forgetting:
     async def run(self) -> None:
         """Forget until cancelled."""
         while True:
-            more = False
-            try:
-                more = await self.step()
-            except Transient as error:
-                log.warning("step_postponed", loop="forgetting", reason=error.message)
-            else:
-                now = self._clock.now().timestamp()
-                self._metrics.loop_succeeded.labels("forgetting").set(now)
+            more = await attempt(
+                self.step,
+                loop="forgetting",
+                failed="step_postponed",
+                clock=self._clock,
+                metrics=self._metrics,
+            )
             await self._clock.sleep(BREATH if more else RHYTHM)
 
     async def step(self) -> bool:

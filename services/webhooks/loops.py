@@ -13,10 +13,10 @@ from services.webhooks.store import deliveries, due
 from services.webhooks.store.due import START, Waiting
 from shared.clock import Clock
 from shared.db.database import Database, HotConnection
-from shared.errors import Transient
 from shared.log import get_logger
 from shared.messaging.outbox import Relay
 from shared.pause import Pause
+from shared.runtime.steps import attempt
 from shared.security.sealing import KeyRing
 
 log = get_logger()
@@ -212,12 +212,8 @@ class Forgetting:
 async def _guarded(
     step: Callable[[], Awaitable[bool]], name: str, *, clock: Clock, metrics: WebhooksMetrics
 ) -> bool:
-    """One turn of a loop: an absent database is waited for, anything else is a bug and ends us."""
-    try:
-        more = await step()
-    except Transient as error:
-        log.warning("step_postponed", loop=name, reason=error.message)
+    """One turn of a loop; whether more is left. One that could not be done is waited after."""
+    more = await attempt(step, loop=name, failed="step_postponed", clock=clock, metrics=metrics)
+    if more is None:
         await clock.sleep(AFTER_FAILURE)
-        return False
-    metrics.loop_succeeded.labels(name).set(clock.now().timestamp())
-    return more
+    return more or False

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.domain.auditing import SYSTEM, Actor, ActorKind, Entry
-from services.gateway.loops import Forget
+from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import audit
 from shared.ids import new_id

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.consumers import KeepDeadLetters
-from services.gateway.loops import Forget
+from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store.dead_letters import place
 from shared.broker.dead import AT, REASON, Reason

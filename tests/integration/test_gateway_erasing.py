@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.gateway.loops import EraseMedia
+from services.gateway.loops.erasing import EraseMedia
 from services.gateway.metrics import GatewayMetrics
 from shared.clock import SystemClock
 from shared.db.database import Database

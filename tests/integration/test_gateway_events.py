@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 from prometheus_client import CollectorRegistry
 
-from services.gateway.loops import Forget
+from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import events
 from services.gateway.store.events import NewEvent

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from services.gateway.loops import NoteKeyUse
+from services.gateway.loops.notes import NoteKeyUse
 from services.gateway.store.keys import Counted, KeyUses
 from shared.ids import new_id
 from shared.security.tokens import digest_of

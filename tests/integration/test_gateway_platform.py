@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from services.dispatcher.store import claims
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.team import PLATFORM
-from services.gateway.loops import TellEveryone
+from services.gateway.loops.broadcasts import TellEveryone
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import accounts
 from services.gateway.store.accounts import User

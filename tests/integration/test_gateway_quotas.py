@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.domain.plans import PLANS, month_at
-from services.gateway.loops import WarnOfQuotas
+from services.gateway.loops.quotas import WarnOfQuotas
 from services.gateway.metrics import GatewayMetrics
 from shared.messaging.outbox import Relay
 from tests.support.builders import an_instance, an_organization

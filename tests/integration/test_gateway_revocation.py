@@ -17,7 +17,7 @@ from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import REMEMBERED, Callers
 from services.gateway.api.lookup import Senders
 from services.gateway.api.revocation import KEY, Revocations
-from services.gateway.loops import KeepFresh
+from services.gateway.loops.freshness import KeepFresh
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store.keys import KeyUses
 from services.gateway.store.sightings import Sightings

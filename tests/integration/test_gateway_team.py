@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from services.gateway.loops import NoteKeyUse
+from services.gateway.loops.notes import NoteKeyUse
 from services.gateway.store import accounts, team
 from services.gateway.store.keys import KeyUses
 from shared.ids import new_id

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from services.gateway.api.auditing import Auditing
 from services.gateway.api.callers import REMEMBERED, X_API_KEY, Callers
-from services.gateway.loops import KeepFresh
+from services.gateway.loops.freshness import KeepFresh
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store.keys import KeyUses
 from services.gateway.store.sightings import Sightings
