@@ -383,7 +383,7 @@ async def _waits(gateway: Gateway) -> bool:
     return gateway.waiting() == 1
 
 
-async def test_a_revoked_key_is_dropped_within_a_second_at_every_replica(
+async def test_a_revoked_key_is_dropped_at_every_replica_by_the_news_alone(
     replicas: tuple[Gateway, Gateway],
 ) -> None:
     one, two = replicas
@@ -395,13 +395,14 @@ async def test_a_revoked_key_is_dropped_within_a_second_at_every_replica(
         LiveClient.connected(one.url, key) as here,
         LiveClient.connected(two.url, key) as there,
     ):
-        started = one.clock.monotonic()
+        # What is remembered of the key would be good for ever now; nothing but the news ends it.
+        for replica in replicas:
+            replica.clock.stand_still()
         gone = await customer.call("DELETE", f"/api/instances/{instance}/keys/{made.data['id']}")
         assert gone.status < 300
         for client in (here, there):
             assert (await client.event("closing"))["code"] == "CREDENTIAL_REVOKED"
             assert not (await client.next("disconnect"))["active"]
-        assert one.clock.monotonic() - started < 1.5
 
 
 async def test_a_client_that_does_not_read_is_dropped_and_nobody_else_suffers(

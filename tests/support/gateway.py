@@ -51,6 +51,7 @@ class MovableClock(SystemClock):
 
     def __init__(self) -> None:
         self._ahead = timedelta(0)
+        self._still: float | None = None
 
     @override
     def now(self) -> datetime:
@@ -58,7 +59,12 @@ class MovableClock(SystemClock):
 
     @override
     def monotonic(self) -> float:
-        return super().monotonic() + self._ahead.total_seconds()
+        running = super().monotonic() if self._still is None else self._still
+        return running + self._ahead.total_seconds()
+
+    def stand_still(self) -> None:
+        """Let nothing that is remembered grow older by itself."""
+        self._still = super().monotonic()
 
     def move(self, by: timedelta) -> None:
         """Let time pass."""
