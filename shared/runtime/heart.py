@@ -74,6 +74,7 @@ class Heart:
         self._restart = restart
         self._cleared_at: datetime | None = None
         self._failed_before = 0
+        self._begun = False
         self._history: deque[tuple[float, int]] = deque()
 
     @asynccontextmanager
@@ -112,9 +113,12 @@ class Heart:
             self._restart.set()
 
     def _follow_pause(self, paused: bool) -> None:
+        begins, self._begun = not self._begun, True
         if paused == self._pause.on:
             return
-        log.warning("work_paused" if paused else "work_resumed", worker=self.name)
+        # To begin without having been ordered to wait is what every process does.
+        if not begins:
+            log.warning("work_paused" if paused else "work_resumed", worker=self.name)
         if paused:
             self._pause.hold()
         else:

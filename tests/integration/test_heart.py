@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from shared.db.database import Database
 from shared.db.tables.grants import role
@@ -129,6 +130,19 @@ async def test_a_pause_is_followed_and_outlives_the_process(
         await order(sql, "dispatcher@elsewhere", paused=True)
         await again.heart.beat()
         assert not pausing(again)
+
+
+async def test_only_what_was_ordered_is_told_of_as_paused_or_resumed(
+    sql: asyncpg.Connection, database: Database
+) -> None:
+    body = Body(database)
+    with capture_logs() as logs:
+        async with body.heart.beating():
+            for paused in (False, True, True, False):
+                await order(sql, paused=paused)
+                await body.heart.beat()
+    told = [line["event"] for line in logs if line["event"].startswith("work_")]
+    assert told == ["work_paused", "work_resumed"]
 
 
 async def test_a_process_takes_no_work_before_it_knows_that_it_may() -> None:
