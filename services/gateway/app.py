@@ -1,7 +1,6 @@
 """The gateway's parts."""
 
 import sys
-from dataclasses import replace
 from datetime import timedelta
 
 from aiohttp import web
@@ -23,6 +22,7 @@ from services.gateway.api.content import Contents
 from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.details import Details
 from services.gateway.api.events import Events
+from services.gateway.api.express import ROUTE as TEXTS
 from services.gateway.api.express import ExpressText
 from services.gateway.api.feed import Feed
 from services.gateway.api.gate import Gate
@@ -382,7 +382,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         metrics=metrics,
     )
     app = web.Application()
-    Edge(
+    edge = Edge(
         service="gateway",
         clock=clock,
         registry=platform.registry,
@@ -390,10 +390,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         quiet=QUIET | {LIVE_PATH},
         request_log=_request_log(settings, clock),
         answers=answers,
-    ).install(app)
-    routes = gate.guard(table(handlers))
+    )
+    edge.install(app)
     texts = ExpressText(
-        long_way=next(route.handler for route in routes if route.path == "/api/messages/text"),
+        routes=gate.guard(table(handlers)),
         callers=callers,
         senders=senders,
         gate=gate,
@@ -404,13 +404,10 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         quotas=quotas,
         limits=limits,
         clock=clock,
+        edge=edge,
         cors=bool(settings.cors_origins),
     )
-    routes = [
-        replace(route, handler=texts.text) if route.path == "/api/messages/text" else route
-        for route in routes
-    ]
-    routes += ops.routes(health=platform.health, registry=platform.registry)
+    routes = [*texts.routes, *ops.routes(health=platform.health, registry=platform.registry)]
     add_routes(app, routes)
     live.add_routes(app)
     add_docs(
@@ -503,6 +500,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
                 idle=timedelta(seconds=settings.idle_seconds),
                 unread=timedelta(seconds=settings.unread_seconds),
             ),
+            express={TEXTS: texts.express},
         ),
     )
 

@@ -1,8 +1,9 @@
 """Connections to PostgreSQL: transactions that can be seen, and a small hot pool for batches."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Final, Self
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -11,6 +12,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import Away, Transient
+
+# Seconds to wait for a connection of a pool.
+_FREE_CONNECTION: Final = 10
 
 HotConnection = asyncpg.pool.PoolConnectionProxy
 
@@ -114,8 +118,13 @@ class Database:
         """
         pool = self._hot if durable else self._lax
         try:
-            async with pool.acquire(timeout=10) as connection:
+            # Not acquire(timeout=…), which makes a task of it.
+            async with asyncio.timeout(_FREE_CONNECTION):
+                connection = await pool.acquire()
+            try:
                 yield connection
+            finally:
+                await pool.release(connection)
         except AWAY + UNLUCKY as error:
             raise _away(error) from error
 

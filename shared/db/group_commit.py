@@ -22,6 +22,11 @@ class GroupCommit(Generic[Item, Result]):
     item, so a row's failure fails only its own caller; the others must therefore be safe to be
     flushed again, which a transaction that rolled back is. ``linger`` is how long to wait for
     others before each commit, where nobody is waiting for the answer.
+
+    ``overlap`` is for callers who come again as soon as they are answered. Else they end up in
+    step: all of them wait for the commit, then it for all of them. With it a commit begins when a
+    turn of the loop brings nobody new, not with the first of a crowd alone; and of more than
+    ``overlap`` it takes half, so that one half is served while the other is being committed.
     """
 
     def __init__(
@@ -32,12 +37,14 @@ class GroupCommit(Generic[Item, Result]):
         max_batch: int = 500,
         max_waiting: int = 20_000,
         linger: timedelta = timedelta(0),
+        overlap: int | None = None,
     ) -> None:
         self._flush = flush
         self._name = name
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._linger = linger.total_seconds()
+        self._overlap = overlap
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._wake = asyncio.Event()
         self._closing = False
@@ -90,13 +97,32 @@ class GroupCommit(Generic[Item, Result]):
                     return
                 self._wake.clear()
                 await self._wake.wait()
+                if self._overlap is not None:
+                    await self._gather()
                 continue
             if self._linger and not self._closing and len(self._waiting) < self._max_batch:
                 await asyncio.sleep(self._linger)
-            batch = self._waiting[: self._max_batch]
-            del self._waiting[: self._max_batch]
+            size = self._size()
+            batch = self._waiting[:size]
+            del self._waiting[:size]
             if batch:  # else another worker has taken them while this one lingered
                 await self._settle(batch)
+
+    async def _gather(self) -> None:
+        """Return when a turn of the loop has brought nobody new."""
+        before = -1
+        while before < len(self._waiting) < self._max_batch:
+            before = len(self._waiting)
+            # Two turns: from a socket to its task, and from there to us.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def _size(self) -> int:
+        """How many the next commit takes."""
+        waiting = len(self._waiting)
+        if self._overlap is None or waiting <= self._overlap:
+            return self._max_batch
+        return min(self._max_batch, max(self._overlap, (waiting + 1) // 2))
 
     async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:

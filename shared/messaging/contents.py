@@ -1,5 +1,6 @@
 """What messages say, as the database keeps it: sealed, in the place of its row."""
 
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +18,15 @@ def seal(ring: KeyRing, tenant_id: UUID, message_id: UUID | str, content: str | 
     """A message's content, JSON, as its row holds it."""
     plain = content.encode() if isinstance(content, str) else content
     return ring.seal(plain, Place(tenant_id, _MESSAGES, str(message_id)))
+
+
+def seal_all(
+    ring: KeyRing, tenant_ids: Sequence[UUID], message_ids: Sequence[str], contents: Sequence[str]
+) -> list[bytes]:
+    """The same for many messages at once."""
+    return ring.seal_all(
+        _MESSAGES, zip(tenant_ids, message_ids, map(str.encode, contents), strict=True)
+    )
 
 
 def opened(

@@ -77,7 +77,12 @@ async def _run(loop: Loop) -> None:
 
 @asynccontextmanager
 async def _listening(listener: Listener) -> AsyncIterator[None]:
-    runner = Runner(listener.app, listener.limits, shutdown_timeout=DRAIN.total_seconds())
+    runner = Runner(
+        listener.app,
+        listener.limits,
+        shutdown_timeout=DRAIN.total_seconds(),
+        express=listener.express,
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, listener.host, listener.port, backlog=1024)

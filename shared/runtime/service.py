@@ -1,6 +1,6 @@
 """What a service is to the runtime, and what the runtime gives to a service."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,7 +13,7 @@ from shared.clock import Clock
 from shared.db.database import Database
 from shared.health import Health
 from shared.pause import Pause
-from shared.web.connections import ConnectionLimits
+from shared.web.connections import ConnectionLimits, Express
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,12 +59,13 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """An HTTP application, where it listens, and what it bears."""
+    """An HTTP application, where it listens, what it bears, and what is answered before it."""
 
     app: web.Application
     host: str
     port: int
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    express: Mapping[str, Express] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,9 @@ from shared.web.problems import fields_of
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
+BODY = web.RequestKey("body", bytes)
+"""The body of a request, where it was read before whoever reads it here."""
+
 _CONTENT_TYPE = istr("Content-Type")
 _JSON = "application/json"
 _LISTS = (list, tuple, set, frozenset)
@@ -57,7 +60,7 @@ async def read_bytes(request: web.Request, limits: BodyLimits = DEFAULT_LIMITS) 
     try:
         if content.is_eof():
             # All of it came with the headers, as small bodies do: no waiting, so no timer.
-            body = content.read_nowait()
+            body = content.read_nowait() or request.get(BODY, b"")
         else:
             async with asyncio.timeout(limits.deadline.total_seconds()):
                 body = await _gather(request, limits)

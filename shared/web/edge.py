@@ -40,7 +40,9 @@ _NOTHING: Mapping[str, str] = {}
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_CLIENT_GONE = 499
+CLIENT_GONE = 499
+"""The status, in lines and samples, of a request whose caller did not wait."""
+
 _UPGRADED = 101
 QUIET = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 
@@ -55,6 +57,12 @@ def _request_ids() -> Iterator[str]:
 
 new_request_id = _request_ids().__next__
 """The id of a request that brings none."""
+
+
+def request_id_of(request: web.Request) -> str:
+    """The id that a request brings if it is sane, else a new one."""
+    brought = request.headers.get(X_REQUEST_ID)
+    return new_request_id() if brought is None or _SANE_ID(brought) is None else brought
 
 
 class Edge:
@@ -104,10 +112,10 @@ class Edge:
         aiohttp runs each request in a task of its own, so what is bound here does not outlive it.
         """
         started = self._monotonic()
-        request_id = request.headers.get(X_REQUEST_ID)
-        if request_id is None or _SANE_ID(request_id) is None:
-            request_id = new_request_id()
-        request[REQUEST_ID] = request_id
+        try:
+            request_id = request[REQUEST_ID]  # whoever came before has told it already
+        except KeyError:
+            request_id = request[REQUEST_ID] = request_id_of(request)
         bind_contextvars(request_id=request_id)
         try:
             response: web.StreamResponse | None = None
@@ -116,7 +124,7 @@ class Edge:
             if response is None:
                 response = await handler(request)
         except asyncio.CancelledError:
-            self._done(request, request_id, _CLIENT_GONE, started)
+            self._done(request, request_id, CLIENT_GONE, started)
             raise
         except Exception as error:
             if request.method == "OPTIONS" and isinstance(error, web.HTTPMethodNotAllowed):
@@ -153,7 +161,7 @@ class Edge:
         transport = request.transport
         if transport is None or transport.is_closing():
             # Nobody is there to be told, and it is nobody's fault: no traceback.
-            return _CLIENT_GONE, web.Response(status=500)
+            return CLIENT_GONE, web.Response(status=500)
         problem = problem_of(error, method=request.method, path=request.path)
         started = request.writer.output_size > 0
         if problem.bug or started:
@@ -174,11 +182,35 @@ class Edge:
         return problem.status, response
 
     def _done(self, request: web.Request, request_id: str, status: int, started: float) -> None:
-        seconds = self._monotonic() - started
         resource = request.match_info.route.resource
-        route = "unmatched" if resource is None else resource.canonical
-        # Anybody can invent methods: they must become neither time series nor log fields.
-        method = request.method if request.method in _METHODS else "OTHER"
+        try:
+            facts = request[LOGGED]
+        except KeyError:
+            facts = _NOTHING
+        self.answered(
+            # Anybody can invent methods: they must become neither time series nor log fields.
+            method=request.method if request.method in _METHODS else "OTHER",
+            route="unmatched" if resource is None else resource.canonical,
+            status=status,
+            started=started,
+            request_id=request_id,
+            facts=facts,
+        )
+
+    def answered(
+        self,
+        *,
+        method: str,
+        route: str,
+        status: int,
+        started: float,
+        request_id: str,
+        facts: Mapping[str, str],
+    ) -> None:
+        """Leave the line and the sample of a request, also of one that was answered before the
+        middleware. ``started`` is by the monotonic clock, ``facts`` are as for ``LOGGED``.
+        """
+        seconds = self._monotonic() - started
         key = (method, route, status // 100)
         child = self._children.get(key)
         if child is None:
@@ -188,10 +220,6 @@ class Edge:
             child.observe(seconds)
         if self._answers is not None:
             self._answers.note(status)
-        try:
-            facts = request[LOGGED]
-        except KeyError:
-            facts = _NOTHING
         self._handled(
             method=method,
             route=route,

@@ -136,6 +136,12 @@ class RateLimiter:
             task.add_done_callback(self._tasks.discard)
         return await turn
 
+    def hit_at_once(self, key: str, limit: Limit) -> Allowance | None:
+        """The same, without waiting; ``None``, and nothing counted, if Redis must be asked."""
+        if self._redis is not None and self._monotonic() >= self._away_until:
+            return None
+        return self._hit_memory(f"{key}/{limit.amount}/{limit.seconds}", limit)
+
     async def look(self, key: str, limit: Limit) -> Allowance:
         """What the next hit would find, without counting one: for limits on failures."""
         name = f"{key}/{limit.amount}/{limit.seconds}"

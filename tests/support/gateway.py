@@ -30,8 +30,9 @@ from shared.db.tables.grants import role
 from shared.health import Health
 from shared.ids import new_id
 from shared.runtime.serve import serve
-from shared.runtime.service import Platform
+from shared.runtime.service import Listener, Platform
 from shared.security.tokens import KeyKind, issue_key
+from shared.web.connections import Runner
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.customer import Answer, Customer
 from tests.support.keys import KEYS
@@ -232,6 +233,19 @@ class Gateway:
         return {table: await self.count(table) for table in tables}
 
 
+class _Served(TestServer):
+    """What ``serve`` makes of a listener, on a free port and within a test's reach."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener.app)
+        self._listener = listener
+
+    @override
+    async def _make_runner(self, **_: Any) -> Runner:
+        listener = self._listener
+        return Runner(listener.app, listener.limits, shutdown_timeout=1.0, express=listener.express)
+
+
 @dataclass
 class Sender:
     """A customer that acts as one ready instance."""
@@ -320,7 +334,7 @@ async def running(
         )
         stack.callback(stop.set)
         await started.wait()
-        server = TestServer(service.listener.app)
+        server = _Served(service.listener)
         await stack.enter_async_context(server)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))

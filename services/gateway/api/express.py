@@ -1,24 +1,26 @@
 """The short way of ``POST /api/messages/text``: a key that is in use, and nothing unusual.
 
-It does what ``Gate`` and ``Sending`` do, in the same order and with the same outcome, without what
-they do for other callers and requests. Whatever is not usual goes the long way, and so does what
-is wrong: the short way never refuses anything itself.
+It stands before the application, and does what ``Edge``, ``Gate`` and ``Sending`` do, with the same
+outcome, without what they do for other callers and requests. Whatever is not usual goes the long
+way, and so does what is wrong: the short way never refuses anything itself.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 from aiohttp import web
-from aiohttp.hdrs import AUTHORIZATION
+from aiohttp.hdrs import AUTHORIZATION, EXPECT
 from aiohttp.typedefs import Handler
 from multidict import istr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.gateway.api.callers import X_API_KEY, Callers
-from services.gateway.api.gate import Gate
+from services.gateway.api.gate import PRINCIPAL, Gate
 from services.gateway.api.lookup import Senders
 from services.gateway.api.once import IDEMPOTENCY_KEY
 from services.gateway.api.quotas import Quotas
@@ -26,13 +28,17 @@ from services.gateway.api.schemas.outbound import NewText
 from services.gateway.api.sending import Acceptance, Sending, answer
 from services.gateway.api.whole import Whole, possible
 from services.gateway.domain.permissions import KeyPermission
+from services.gateway.domain.principal import Principal
 from services.gateway.domain.readiness import takes_messages
 from services.gateway.store.acceptance import NewMessage
 from services.gateway.store.keys import KeyUses
 from shared.clock import Clock
-from shared.web.body import BodyLimits, parse
-from shared.web.edge import LOGGED, REQUEST_ID
-from shared.web.limits import RateLimiter, enforce
+from shared.web.body import BODY, BodyLimits, parse
+from shared.web.edge import CLIENT_GONE, LOGGED, REQUEST_ID, Edge, request_id_of
+from shared.web.limits import Allowance, RateLimiter, enforce
+from shared.web.routes import Route
+
+ROUTE: Final = "/api/messages/text"
 
 _VARY: Final = "Vary: Origin\r\n"
 _CONTENT_TYPE: Final = istr("Content-Type")
@@ -52,13 +58,33 @@ class PlainText(BaseModel):
 _validate: Final = PlainText.__pydantic_validator__.validate_json
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """How far a request had come when it left the short way: it was counted, and its body read.
+
+    ``failure`` is what ended it, if it had come as far as being committed.
+    """
+
+    caller: Principal
+    allowance: Allowance
+    raw: bytes
+    failure: Exception | None = None
+
+
+_BEGUN: Final = web.RequestKey("begun", _Begun)
+
+
 class ExpressText:
-    """Accepts texts the short way where it can; ``long_way`` is the guarded handler."""
+    """Accepts texts the short way where it can.
+
+    Of ``routes``, which are behind the gate, its own begins where the short way was left; see
+    ``routes`` for all of them as they are to be served.
+    """
 
     def __init__(
         self,
         *,
-        long_way: Handler,
+        routes: Sequence[Route],
         callers: Callers,
         senders: Senders,
         gate: Gate,
@@ -69,12 +95,16 @@ class ExpressText:
         quotas: Quotas,
         limits: BodyLimits,
         clock: Clock,
+        edge: Edge,
         cors: bool,
     ) -> None:
-        self._long_way = long_way
+        self._guarded = next(route.handler for route in routes if route.path == ROUTE)
+        self.routes = [
+            replace(route, handler=self.text) if route.path == ROUTE else route for route in routes
+        ]
         self._callers = callers
         self._senders = senders
-        self._gate = gate
+        self._limit = gate.limit
         self._limiter = limiter
         self._sending = sending
         self._count = uses.count
@@ -82,10 +112,13 @@ class ExpressText:
         self._month = quotas.month_at_once
         self._largest = limits.largest
         self._now = clock.now
+        self._monotonic = clock.monotonic
+        self._answered = edge.answered
         self._vary = _VARY if cors else ""
 
-    async def text(self, request: web.Request) -> web.StreamResponse:
-        """Answer once the text is committed."""
+    async def express(self, request: web.Request, long_way: Handler) -> web.StreamResponse:
+        """Answer once the text is committed; whatever is not usual, by the ``long_way``."""
+        started = self._monotonic()
         headers = request.headers
         key = headers.get(X_API_KEY)
         caller = None if key is None else self._callers.known(key)
@@ -94,43 +127,47 @@ class ExpressText:
         if (
             caller is None
             or sender is None
+            or request.method != "POST"
             or KeyPermission.MESSAGES_SEND not in caller.permissions
             or not takes_messages(sender.status, connected=sender.connected)
             or IDEMPOTENCY_KEY in headers
             # It comes before a key, and may be somebody else's.
             or AUTHORIZATION in headers
+            or EXPECT in headers
             or headers.get(_CONTENT_TYPE) != _JSON
             or not content.is_eof()  # it came whole, as small bodies do
             or content.total_bytes > self._largest
             or not possible(request)
         ):
-            return await self._long_way(request)
-        request[LOGGED] = caller.facts
-        allowance = await self._limiter.hit(caller.limit_key, self._gate.limit(caller))
-        assert caller.key_id is not None  # noqa: S101 - whoever shows a key has its id
-        if not allowance.allowed:
-            self._count(caller.key_id, succeeded=False)
-            enforce(request, allowance)
+            return await long_way(request)
+        raw = content.read_nowait()
         try:
-            raw = content.read_nowait()
-            try:
-                text = _validate(raw)
-            except ValidationError:
-                text = None
-            # Not before the limiter was asked, for who waits there is not under way: nothing may be
-            # awaited from here until the message is, or a crowd would all find the same room.
-            month = self._month(sender) if sender.metered else None
-            if text is None or _NUL in raw or (sender.metered and month is None):
-                # Read already, so the rest of the long way only. It finds what is wrong, if it is.
-                body = parse(raw, NewText)
-                enforce(request, allowance)
-                response = await self._sending.accept(request, caller, body)
-                self._count(caller.key_id, succeeded=True)
-                return response
-            digits = text.to.removeprefix("+")
-            now = self._now()
-            message_id = new_text_id()
-            request_id = request[REQUEST_ID]
+            text = _validate(raw)
+        except ValidationError:
+            text = None
+        if text is None or _NUL in raw:
+            request[BODY] = raw
+            return await long_way(request)
+        limit = self._limit(caller)
+        allowance = self._limiter.hit_at_once(caller.limit_key, limit)
+        if allowance is None:
+            allowance = await self._limiter.hit(caller.limit_key, limit)
+        if not allowance.allowed:
+            # Not counted, so the long way finds the same, and says so.
+            request[BODY] = raw
+            return await long_way(request)
+        # Not before the limiter was asked, for who waits there is not under way: nothing may be
+        # awaited from here until the message is, or a crowd would all find the same room.
+        month = self._month(sender) if sender.metered else None
+        if sender.metered and month is None:
+            request[_BEGUN] = _Begun(caller, allowance, raw)
+            return await long_way(request)
+        digits = text.to.removeprefix("+")
+        now = self._now()
+        message_id = new_text_id()
+        request_id = request_id_of(request)
+        assert caller.key_id is not None  # noqa: S101 - whoever shows a key has its id
+        try:
             await self._accept(
                 NewMessage(
                     message_id,
@@ -142,17 +179,53 @@ class ExpressText:
                     month=month,
                 )
             )
-        except Exception:
+        except asyncio.CancelledError:
             self._count(caller.key_id, succeeded=False)
-            enforce(request, allowance)
+            self._leave_line(CLIENT_GONE, started, request_id, caller)
             raise
+        except Exception as error:  # noqa: BLE001 - raised again where errors become answers
+            request[REQUEST_ID] = request_id
+            request[_BEGUN] = _Begun(caller, allowance, raw, error)
+            return await long_way(request)
         self._count(caller.key_id, succeeded=True)
+        self._leave_line(202, started, request_id, caller)
         return Whole(
             answer(message_id, sender, "+" + digits, now),
             request_id=request_id,
             allowance=allowance,
             vary=self._vary,
         )
+
+    def _leave_line(self, status: int, started: float, request_id: str, caller: Principal) -> None:
+        self._answered(
+            method="POST",
+            route=ROUTE,
+            status=status,
+            started=started,
+            request_id=request_id,
+            facts=caller.facts,
+        )
+
+    async def text(self, request: web.Request) -> web.StreamResponse:
+        """The handler of the long way: from the start, or from where the short way was left."""
+        begun = request.get(_BEGUN)
+        if begun is None:
+            return await self._guarded(request)
+        caller = begun.caller
+        assert caller.key_id is not None  # noqa: S101 - whoever shows a key has its id
+        request[LOGGED] = caller.facts
+        succeeded = False
+        try:
+            enforce(request, begun.allowance)
+            if begun.failure is not None:
+                raise begun.failure
+            request[PRINCIPAL] = caller
+            body = parse(begun.raw, NewText)
+            response = await self._sending.accept(request, caller, body)
+            succeeded = True
+            return response
+        finally:
+            self._count(caller.key_id, succeeded=succeeded)
 
 
 def _endings() -> Iterator[str]:

@@ -46,6 +46,9 @@ from shared.web.envelope import json_response
 
 # Most a commit takes: below that, a batch grows with the load by itself.
 MAX_BATCH: Final = 500
+# Above that, a commit leaves half of those who wait to the next: below, it costs more than it
+# helps.
+OVERLAP: Final = 32
 
 # What is answered with the message that it changes.
 CHANGES: Final = frozenset({"edit", "revoke"})
@@ -69,7 +72,7 @@ class Acceptance:
         self._tell = tell
         self._metrics = metrics
         self.commits: GroupCommit[NewMessage, bool] = GroupCommit(
-            self._flush, name="messages", max_batch=MAX_BATCH
+            self._flush, name="messages", max_batch=MAX_BATCH, overlap=OVERLAP
         )
 
     def accept(self, message: NewMessage) -> Awaitable[bool]:
@@ -258,7 +261,8 @@ def answer(
     message_id: str, sender: Sender, to: str, now: datetime, *, about: UUID | None = None
 ) -> str:
     """The body of a 202. Nothing in it needs escaping: ids, an address, a time in UTC."""
-    at = now.isoformat(timespec="milliseconds")[:23]
+    # orjson takes a sixth of the time of isoformat(), and leaves out a fraction that is nought.
+    at = orjson.dumps(now if now.microsecond else now.replace(microsecond=1))[1:24].decode()
     target = "" if about is None else f',"targetId":"{about}"'
     return (
         f'{{"success":true,"data":{{"id":"{message_id}","status":"queued",'
