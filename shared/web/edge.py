@@ -24,7 +24,7 @@ from shared.web.answers import Answers
 from shared.web.envelope import failed, json_response
 from shared.web.errors import methods_of, problem_of
 from shared.web.headers import SECURITY, SERVER, X_REQUEST_ID, Cors
-from shared.web.request_log import RequestLog, StructuredRequestLog
+from shared.web.request_log import Handled, RequestLog, StructuredRequestLog
 
 REQUEST_ID = web.RequestKey("request_id", str)
 """The id of the request: ``request[REQUEST_ID]``, to go into every command that follows from it."""
@@ -188,28 +188,22 @@ class Edge:
         except KeyError:
             facts = _NOTHING
         self.answered(
-            # Anybody can invent methods: they must become neither time series nor log fields.
-            method=request.method if request.method in _METHODS else "OTHER",
-            route="unmatched" if resource is None else resource.canonical,
-            status=status,
-            started=started,
-            request_id=request_id,
-            facts=facts,
+            Handled(
+                # Anybody can invent methods: they must become neither time series nor log fields.
+                request.method if request.method in _METHODS else "OTHER",
+                "unmatched" if resource is None else resource.canonical,
+                status,
+                started,
+                request_id,
+                facts,
+            )
         )
 
-    def answered(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        started: float,
-        request_id: str,
-        facts: Mapping[str, str],
-    ) -> None:
+    def answered(self, handled: Handled) -> None:
         """Leave the line and the sample of a request, also of one that was answered before the
-        middleware. ``started`` is by the monotonic clock, ``facts`` are as for ``LOGGED``.
+        middleware.
         """
+        method, route, status, started, _, _ = handled
         seconds = self._monotonic() - started
         key = (method, route, status // 100)
         child = self._children.get(key)
@@ -220,12 +214,4 @@ class Edge:
             child.observe(seconds)
         if self._answers is not None:
             self._answers.note(status)
-        self._handled(
-            method=method,
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 3),
-            request_id=request_id,
-            quiet=route in self._quiet,
-            facts=facts,
-        )
+        self._handled(handled, seconds, quiet=route in self._quiet)

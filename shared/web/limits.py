@@ -33,14 +33,20 @@ _REMAINING = "RateLimit-Remaining"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """So many hits in so long; ``per`` is in whole seconds."""
+    """So many hits in so long; ``per`` is in whole seconds.
+
+    ``suffix`` tells the counts of one key under several limits apart.
+    """
 
     amount: int
     per: timedelta
     seconds: int = field(init=False)
+    suffix: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", max(1, int(self.per.total_seconds())))
+        seconds = max(1, int(self.per.total_seconds()))
+        object.__setattr__(self, "seconds", seconds)
+        object.__setattr__(self, "suffix", f"/{self.amount}/{seconds}")
 
 
 class Allowance(NamedTuple):
@@ -122,7 +128,7 @@ class RateLimiter:
 
         A refused hit does not count: who keeps knocking is let in when the window allows.
         """
-        name = f"{key}/{limit.amount}/{limit.seconds}"
+        name = key + limit.suffix
         if self._redis is None or self._monotonic() < self._away_until:
             return self._hit_memory(name, limit)
         turn: asyncio.Future[Allowance] = asyncio.get_running_loop().create_future()
@@ -140,11 +146,11 @@ class RateLimiter:
         """The same, without waiting; ``None``, and nothing counted, if Redis must be asked."""
         if self._redis is not None and self._monotonic() >= self._away_until:
             return None
-        return self._hit_memory(f"{key}/{limit.amount}/{limit.seconds}", limit)
+        return self._hit_memory(key + limit.suffix, limit)
 
     async def look(self, key: str, limit: Limit) -> Allowance:
         """What the next hit would find, without counting one: for limits on failures."""
-        name = f"{key}/{limit.amount}/{limit.seconds}"
+        name = key + limit.suffix
         seconds = limit.seconds
         window = Window(*await self._memory.get_sliding_window(name, seconds))
         redis = self._redis

@@ -22,22 +22,26 @@ _LINGER: Final = 0.02
 _OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
-class RequestLog(Protocol):
-    """Takes one line per request: what was asked for, what came of it, how long it took."""
+class Handled(NamedTuple):
+    """A request that was answered: what was asked for, and what came of it.
 
-    def __call__(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        duration_ms: float,
-        request_id: str,
-        quiet: bool,
-        facts: Mapping[str, str],
-    ) -> None:
-        """Write it, with ``facts``, which are ids and do not change any more; ``quiet`` is for
-        probes, whose lines are at debug. Must neither raise nor wait.
+    ``started`` is by the monotonic clock. ``facts`` are ids, and do not change any more.
+    """
+
+    method: str
+    route: str
+    status: int
+    started: float
+    request_id: str
+    facts: Mapping[str, str]
+
+
+class RequestLog(Protocol):
+    """Takes one line per request."""
+
+    def __call__(self, handled: Handled, seconds: float, *, quiet: bool) -> None:
+        """Write it, and how long it took; ``quiet`` is for probes, whose lines are at debug. Must
+        neither raise nor wait.
         """
         ...
 
@@ -53,56 +57,20 @@ class StructuredRequestLog:
         # Bound once: the proxy that get_logger() returns makes a new logger at every call.
         self._log: FilteringBoundLogger = structlog.get_logger().bind()
 
-    def __call__(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        duration_ms: float,
-        request_id: str,
-        quiet: bool,
-        facts: Mapping[str, str],
-    ) -> None:
+    def __call__(self, handled: Handled, seconds: float, *, quiet: bool) -> None:
         log = self._log.debug if quiet else self._log.info
         log(
             _EVENT,
-            method=method,
-            route=route,
-            status=status,
-            duration_ms=duration_ms,
-            request_id=request_id,
-            **facts,
+            method=handled.method,
+            route=handled.route,
+            status=handled.status,
+            duration_ms=round(seconds * 1000, 3),
+            request_id=handled.request_id,
+            **handled.facts,
         )
 
     def flush(self) -> None:
         """Nothing is kept back."""
-
-
-class _Handled(NamedTuple):
-    """What a line says, until it is written."""
-
-    at: datetime
-    method: str
-    route: str
-    status: int
-    duration_ms: float
-    request_id: str
-    facts: Mapping[str, str]
-
-    def line(self) -> bytes:
-        shown: dict[str, object] = {
-            "event": _EVENT,
-            "level": "info",
-            "timestamp": self.at,
-            "method": self.method,
-            "route": self.route,
-            "status": self.status,
-            "duration_ms": self.duration_ms,
-            "request_id": self.request_id,
-            **self.facts,
-        }
-        return orjson.dumps(shown, default=str, option=_OPTIONS)
 
 
 class JsonRequestLog:
@@ -116,32 +84,36 @@ class JsonRequestLog:
     def __init__(self, stream: BinaryIO, clock: Clock) -> None:
         self._stream = stream
         self._now = clock.now
-        self._kept: list[_Handled] = []
+        self._kept: list[tuple[Handled, float, datetime]] = []
 
-    def __call__(
-        self,
-        *,
-        method: str,
-        route: str,
-        status: int,
-        duration_ms: float,
-        request_id: str,
-        quiet: bool,
-        facts: Mapping[str, str],
-    ) -> None:
+    def __call__(self, handled: Handled, seconds: float, *, quiet: bool) -> None:
         if quiet:
             return
         if not self._kept:
             asyncio.get_running_loop().call_later(_LINGER, self.flush)
-        self._kept.append(
-            _Handled(self._now(), method, route, status, duration_ms, request_id, facts)
-        )
+        self._kept.append((handled, seconds, self._now()))
 
     def flush(self) -> None:
         """Write what has been kept back."""
         kept, self._kept = self._kept, []
-        self._stream.write(b"".join([handled.line() for handled in kept]))
+        self._stream.write(b"".join([_line(*each) for each in kept]))
         self._stream.flush()
+
+
+def _line(handled: Handled, seconds: float, at: datetime) -> bytes:
+    method, route, status, _, request_id, facts = handled
+    shown: dict[str, object] = {
+        "event": _EVENT,
+        "level": "info",
+        "timestamp": at,
+        "method": method,
+        "route": route,
+        "status": status,
+        "duration_ms": round(seconds * 1000, 3),
+        "request_id": request_id,
+        **facts,
+    }
+    return orjson.dumps(shown, default=str, option=_OPTIONS)
 
 
 _: tuple[type[RequestLog], ...] = (StructuredRequestLog, JsonRequestLog)

@@ -90,6 +90,21 @@ async def test_no_batch_is_larger_than_the_bound(notes: Notes) -> None:
     assert notes.flushed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+async def test_a_commit_that_overlaps_begins_when_nobody_new_comes_and_leaves_half(
+    notes: Notes,
+) -> None:
+    async def crowd(commits: GroupCommit[int, str]) -> None:
+        async with asyncio.TaskGroup() as callers:
+            for number in range(12):
+                callers.create_task(commits.submit(number))
+                await asyncio.sleep(0)  # each turn of the loop brings another
+
+    async with GroupCommit(notes.flush, name="notes", overlap=4).running() as commits:
+        await crowd(commits)
+    assert notes.flushed == [list(range(6)), [6, 7, 8, 9], [10, 11]]
+    assert await notes.written() == list(range(12))
+
+
 async def test_a_row_that_fails_fails_its_own_caller_only(notes: Notes) -> None:
     async with committing(notes).running() as commits:
         answers = await asyncio.gather(

@@ -36,6 +36,7 @@ from shared.clock import Clock
 from shared.web.body import BODY, BodyLimits, parse
 from shared.web.edge import CLIENT_GONE, LOGGED, REQUEST_ID, Edge, request_id_of
 from shared.web.limits import Allowance, RateLimiter, enforce
+from shared.web.request_log import Handled
 from shared.web.routes import Route
 
 ROUTE: Final = "/api/messages/text"
@@ -181,29 +182,19 @@ class ExpressText:
             )
         except asyncio.CancelledError:
             self._count(caller.key_id, succeeded=False)
-            self._leave_line(CLIENT_GONE, started, request_id, caller)
+            self._answered(Handled("POST", ROUTE, CLIENT_GONE, started, request_id, caller.facts))
             raise
         except Exception as error:  # noqa: BLE001 - raised again where errors become answers
             request[REQUEST_ID] = request_id
             request[_BEGUN] = _Begun(caller, allowance, raw, error)
             return await long_way(request)
         self._count(caller.key_id, succeeded=True)
-        self._leave_line(202, started, request_id, caller)
+        self._answered(Handled("POST", ROUTE, 202, started, request_id, caller.facts))
         return Whole(
             answer(message_id, sender, "+" + digits, now),
             request_id=request_id,
             allowance=allowance,
             vary=self._vary,
-        )
-
-    def _leave_line(self, status: int, started: float, request_id: str, caller: Principal) -> None:
-        self._answered(
-            method="POST",
-            route=ROUTE,
-            status=status,
-            started=started,
-            request_id=request_id,
-            facts=caller.facts,
         )
 
     async def text(self, request: web.Request) -> web.StreamResponse:
