@@ -412,8 +412,8 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
     live.add_routes(app)
     add_docs(
         app,
-        document(routes, title=TITLE, version=VERSION, description=DESCRIPTION),
-        asyncapi=asyncapi.document(title=TITLE, version=VERSION),
+        lambda: document(routes, title=TITLE, version=VERSION, description=DESCRIPTION),
+        asyncapi=lambda: asyncapi.document(title=TITLE, version=VERSION),
     )
 
     _end_waiting(app, feed, live, asking)

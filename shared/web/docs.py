@@ -4,6 +4,8 @@ Only the static files of the ``swagger-ui-py`` package are used. It is looked up
 imported: its own code is for serving pages with inline scripts.
 """
 
+import asyncio
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -53,15 +55,18 @@ _PAGE_HEADERS = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
 _CACHED = {"Cache-Control": "public, max-age=86400"}
 
 
-def add_docs(
-    app: web.Application, document: JsonObject, *, asyncapi: JsonObject | None = None
-) -> None:
+Describe = Callable[[], JsonObject]
+"""Makes a document. Called once, in a thread, when somebody first asks for it: it takes a tenth of a
+second, for which neither a start nor other requests should wait."""
+
+
+def add_docs(app: web.Application, openapi: Describe, *, asyncapi: Describe | None = None) -> None:
     """Serve ``/openapi.json`` and ``/docs``, and ``/asyncapi.json`` if there is one.
 
     Nobody has to log in for them. Raises ``RuntimeError`` if Swagger UI is missing.
     """
     static = _static_files()
-    _add_document(app, "/openapi.json", document)
+    _add_document(app, "/openapi.json", openapi)
     if asyncapi is not None:
         _add_document(app, "/asyncapi.json", asyncapi)
 
@@ -84,11 +89,15 @@ def add_docs(
     app.router.add_get("/docs/{file}", file)
 
 
-def _add_document(app: web.Application, path: str, document: JsonObject) -> None:
-    described = orjson.dumps(document)
+def _add_document(app: web.Application, path: str, describe: Describe) -> None:
+    described: list[bytes] = []
+    making = asyncio.Lock()
 
     async def show(request: web.Request) -> web.Response:
-        return web.Response(body=described, content_type="application/json")
+        async with making:
+            if not described:
+                described.append(await asyncio.to_thread(lambda: orjson.dumps(describe())))
+        return web.Response(body=described[0], content_type="application/json")
 
     app.router.add_get(path, show)
 

@@ -324,7 +324,7 @@ async def client() -> AsyncIterator[Client]:
     app = web.Application()
     Edge(service="gateway", clock=HandClock(), registry=CollectorRegistry()).install(app)
     add_routes(app, ROUTES)
-    add_docs(app, described())
+    add_docs(app, described)
     async with TestClient(TestServer(app)) as client:
         yield client
 
