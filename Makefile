@@ -9,6 +9,9 @@ WHATSMEOW := .venv/.whatsmeow-installed
 # tests/support/sharing.py. What keeps a whole Waypost running goes last.
 SHARED := --numprocesses=auto --dist=loadgroup --no-loadscope-reorder
 
+# Measures how long outages are borne, so nothing else may keep the processors busy.
+OWNERSHIP := tests/whatsapp_suite/test_ownership.py
+
 .DEFAULT_GOAL := help
 .PHONY: help run whatsmeow demo whatsapp up down test test-fast test-whatsapp fault bench fuzz \
 	bench-whatsapp fmt lint types validate migrate revision docs docs-check check
@@ -40,7 +43,9 @@ test-fast: $(DEV) ## Unit and contract tests, in memory.
 	$(PYTHON) -m pytest tests/unit tests/contract -k 'not rabbitmq'
 
 test-whatsapp: $(DEV) ## Linked devices against a local WhatsApp; needs Node 20 and libmagic.
-	$(PYTHON) -m tests.support.whatsapp_needs && $(PYTHON) -m pytest tests/whatsapp_suite
+	$(PYTHON) -m tests.support.whatsapp_needs
+	$(PYTHON) -m pytest $(SHARED) tests/whatsapp_suite --ignore=$(OWNERSHIP)
+	$(PYTHON) -m pytest $(OWNERSHIP)
 
 fault: $(DEV) ## What is lost or doubled when something dies.
 	$(PYTHON) -m pytest tests/fault

@@ -56,8 +56,8 @@ _CACHED = {"Cache-Control": "public, max-age=86400"}
 
 
 Describe = Callable[[], JsonObject]
-"""Makes a document. Called once, in a thread, when somebody first asks for it: it takes a tenth of a
-second, for which neither a start nor other requests should wait."""
+"""Makes a document. Called once, in a thread, when somebody first asks for it: neither a start nor
+other requests should wait for the tenth of a second that it takes."""
 
 
 def add_docs(app: web.Application, openapi: Describe, *, asyncapi: Describe | None = None) -> None:
