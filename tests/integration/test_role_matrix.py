@@ -269,11 +269,12 @@ class Matrix:
     async def call(self, call: Call, caller: Caller, *, unknown: bool = False) -> Answer:
         """The route, asked about what the first house has, or about what nobody has."""
         self.tried += 1
-        body = self._body(call, caller, unknown=unknown)
+        body = self.body(call, caller, unknown=unknown)
         path = call.filled(self._house, unknown=unknown)
         return await caller.customer.call(call.route.method, path, json=body)
 
-    def _body(self, call: Call, caller: Caller, *, unknown: bool) -> Any:
+    def body(self, call: Call, caller: Caller, *, unknown: bool = False) -> Any:
+        """What is sent with a call that may change something."""
         if not call.changes:
             return None
         body = BODIES.get(call.key)

@@ -5,8 +5,10 @@ import pytest
 from services.gateway.domain.masking import Sight, masked, sight_of
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.principal import Principal, PrincipalKind
+from shared.errors import Conflict
 from shared.ids import new_id
 
+FOUNDER = "12025550177"
 AGENT = Sight(masked=True)
 VIEWER = Sight(masked=True, reads=False)
 SAID = {"kind": "text", "text": "Call 12025550108", "mentions": ["+12025550108"]}
@@ -32,6 +34,9 @@ RECEIVED = {
         ("+1234567", "+12•••67"),
         ("120363041234567890@g.us", "120363041234567890@g.us"),
         ("refused by +12025550108, again", "refused by +1202•••0108, again"),
+        (f"{FOUNDER}-1399999999@g.us", "1202•••0177-1399999999@g.us"),
+        ("Ada +1 (202) 555-0108", "Ada +1202•••0108"),
+        ("at 2026-01-15T12:00:00+00:00", "at 2026-01-15T12:00:00+00:00"),
         ("EXPIRED after 24 hours", "EXPIRED after 24 hours"),
         (
             "0197d6a2-6b3c-7b57-9c1f-1234567890ab",
@@ -74,6 +79,34 @@ def test_a_cloud_event_names_the_chat_nowhere_else() -> None:
         "sequence": "00001768478400000000",
         "data": {"to": "+1202•••0108"},
     }
+
+
+@pytest.mark.parametrize(
+    ("whole", "shown"),
+    [
+        ("contact_12025550108.vcf", "contact_1202•••0108.vcf"),
+        ("+12025550108.pdf", "+1202•••0108.pdf"),
+        ("IMG-20260115-WA0001.jpg", "IMG-20260115-WA0001.jpg"),
+        ("offer.pdf", "offer.pdf"),
+    ],
+)
+def test_a_file_s_name_hides_numbers_from_agents_and_all_from_viewers(
+    whole: str, shown: str
+) -> None:
+    file = {"filename": whole, "sha256": "0" * 64}
+    assert AGENT.data(file) == {"filename": shown, "sha256": "0" * 64}
+    assert VIEWER.data(file) == {"filename": None, "sha256": None}
+    assert AGENT.file(whole) == shown
+
+
+def test_an_error_and_an_invitation_say_no_more_than_an_event() -> None:
+    error = Conflict("+12025550108 is away.", data={"members": ["12025550108@s.whatsapp.net"]})
+    AGENT.hide_in(error)
+    assert error.message == "+1202•••0108 is away."
+    assert error.data == {"members": ["1202•••0108@s.whatsapp.net"]}
+    link = "https://chat.whatsapp.com/0123456789ABCDEFGHIJKL"
+    assert AGENT.link(link) == "https://chat.whatsapp.com/•••"
+    assert Sight().link(link) == link
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from services.gateway.api.auditing import note
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.instances import Asked, Qr, StatusView
+from services.gateway.api.seen import seen
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.readiness import no_code
 from services.gateway.store import instances
@@ -62,7 +63,7 @@ class Connections:
 
     async def status(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            return respond(StatusView.of(await instance_in_path(tx, request)))
+            return respond(seen(request, StatusView.of(await instance_in_path(tx, request))))
 
     async def qr(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:

@@ -10,7 +10,9 @@ from services.gateway.api.askable import Askable, require_ready
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.asked import CheckedView
 from services.gateway.api.schemas.outbound import NumbersToCheck
+from services.gateway.api.seen import sight
 from services.gateway.api.sending import Sending
+from services.gateway.domain.masking import Sight
 from services.gateway.domain.recipients import PERSON, NotAnAddress, address_of
 from services.gateway.store.instances import Sender
 from shared.clock import Clock
@@ -42,7 +44,11 @@ class Contacts:
         if numbers:
             require_ready(sender, Capability.NUMBER_CHECK)
             known = await self._ask(request, sender, list(dict.fromkeys(numbers.values())))
-        return respond([_view(text, numbers, wrong, known) for text in body.numbers])
+        views = [_view(text, numbers, wrong, known) for text in body.numbers]
+        if (how := sight(request)).masked:
+            # What they have said themselves stays; under which id WhatsApp knows it does not.
+            views = [_hidden(view, how) for view in views]
+        return respond(views)
 
     async def _ask(
         self, request: web.Request, sender: Sender, numbers: Sequence[str]
@@ -85,6 +91,10 @@ def _read(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
 def _batches(numbers: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(numbers), AT_ONCE):
         yield numbers[start : start + AT_ONCE]
+
+
+def _hidden(view: CheckedView, how: Sight) -> CheckedView:
+    return view.model_copy(update={"jid": None if view.jid is None else how.text(view.jid)})
 
 
 def _view(

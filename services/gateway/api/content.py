@@ -106,8 +106,11 @@ class Contents:
         poll = Poll(question=body.question, options=body.options, selectable=body.selectable)
         return Said(to=body.to, content=poll)
 
-    async def reaction(self, sender: Sender, body: NewReaction) -> Said:
-        """A reaction, in the conversation of the message that it is about."""
+    async def reaction(self, sender: Sender, body: NewReaction, *, guessing: bool) -> Said:
+        """A reaction, in the conversation of the message that it is about.
+
+        To whom numbers are hidden, and who would be ``guessing``, is not told whether ``to`` is it.
+        """
         async with self._database.tx() as tx:
             meant = await references.reference(
                 tx,
@@ -120,7 +123,7 @@ class Contents:
         to = body.to
         if target is not None:
             to = address_of(target.chat)
-            if body.to not in {None, to}:
+            if body.to not in {None, to} and not guessing:
                 raise invalid({"to": "is not the conversation of that message; leave it out"})
             if target.revoked_at is not None:
                 raise invalid({"messageId": "is a message that was deleted; name another"})

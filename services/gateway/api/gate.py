@@ -15,10 +15,11 @@ from services.gateway.api.auditing import AUDIT, Auditing, Trace
 from services.gateway.api.callers import Callers
 from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.auditing import Security, actor_of
+from services.gateway.domain.masking import sight_of
 from services.gateway.domain.principal import Principal, PrincipalKind
 from services.gateway.domain.route_groups import RouteGroup, group_of
 from services.gateway.store.keys import KeyUses
-from shared.errors import Forbidden, NotFound, Unauthenticated
+from shared.errors import Forbidden, NotFound, PlatformError, Unauthenticated
 from shared.log import get_logger
 from shared.web.edge import LOGGED
 from shared.web.limits import Allowance, Limit, RateLimiter, enforce
@@ -102,7 +103,14 @@ class Gate:
             request[PRINCIPAL] = principal
             if action is not None:
                 request[AUDIT] = Trace(auditing=self._auditing, action=action, principal=principal)
-            return await handler(request)
+            if not sight_of(principal).masked:
+                return await handler(request)
+            try:
+                return await handler(request)
+            except PlatformError as error:
+                # What WhatsApp says against something may name whom it is about.
+                sight_of(principal).hide_in(error)
+                raise
 
         async def handle(request: web.Request) -> web.StreamResponse:
             try:

@@ -16,6 +16,7 @@ from services.gateway.api.schemas.asked import (
     MembersChange,
     NewGroup,
 )
+from services.gateway.api.seen import all_seen, seen, sight
 from services.gateway.domain.recipients import Address, NotAnAddress, group_of
 from shared.contracts.capabilities import Capability
 from shared.contracts.questions import (
@@ -46,23 +47,23 @@ class Groups:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         found = await self._askable.ask(request, Capability.GROUPS, ListGroups(), FoundGroups)
-        return respond([GroupView.of(group) for group in found.groups])
+        return respond(all_seen(request, [GroupView.of(group) for group in found.groups]))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, NewGroup, self._limits)
         question = CreateGroup(name=body.name, members=_people(body.members))
 
-        async def work() -> GroupView:
+        async def work() -> object:
             made = await self._askable.ask(request, Capability.GROUPS, question, Group)
             await note_alone(request, "group", made.id, after={"name": body.name})
-            return GroupView.of(made)
+            return seen(request, GroupView.of(made))
 
         return await self._once.run_elsewhere(request, body, work, principal=request[PRINCIPAL])
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         question = TellGroup(group=_group(request))
         found = await self._askable.ask(request, Capability.GROUPS, question, Group)
-        return respond(GroupView.of(found))
+        return respond(seen(request, GroupView.of(found)))
 
     async def change_members(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, MembersChange, self._limits)
@@ -76,7 +77,7 @@ class Groups:
             question.group,
             after={"change": question.change, "members": question.members},
         )
-        return respond([ChangedMemberView.of(member) for member in done.members])
+        return respond(all_seen(request, [ChangedMemberView.of(member) for member in done.members]))
 
     async def invite_link(self, request: web.Request) -> web.StreamResponse:
         return await self._link(request, renew=False)
@@ -95,7 +96,7 @@ class Groups:
         found = await self._askable.ask(request, Capability.GROUPS, question, InviteLink)
         if renew:
             await note_alone(request, "group", question.group)
-        return respond(InviteLinkView(url=found.url))
+        return respond(InviteLinkView(url=sight(request).link(found.url)))
 
 
 def _group(request: web.Request) -> str:

@@ -13,6 +13,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
+from services.gateway.api.seen import all_seen, seen
 from services.gateway.domain.engines import ENGINES, Engine, masked, secrets_changed, stored
 from services.gateway.domain.plans import PLANS, QuotaExceeded
 from services.gateway.domain.principal import scope_of
@@ -98,11 +99,11 @@ class Instances:
                 tx, scope_of(request[PRINCIPAL]), after=after, limit=query.limit + 1
             )
         shown, pagination = _POSITIONS.page(rows, limit=query.limit, position=lambda row: row.id)
-        return respond_page([InstanceView.of(row) for row in shown], pagination)
+        return respond_page(all_seen(request, [InstanceView.of(row) for row in shown]), pagination)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            return respond(InstanceView.of(await instance_in_path(tx, request)))
+            return respond(seen(request, InstanceView.of(await instance_in_path(tx, request))))
 
     async def change(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, InstanceChange, self._limits)

@@ -22,6 +22,7 @@ from services.gateway.api.schemas.media import (
     StorageView,
     UploadFields,
 )
+from services.gateway.api.seen import all_seen, seen, sight
 from services.gateway.api.staging import MULTIPART, Staged
 from services.gateway.api.uploads import Uploads, decode
 from services.gateway.domain import byte_ranges
@@ -32,7 +33,7 @@ from services.gateway.store import media
 from services.gateway.store.media import MediaFile
 from shared.clock import Clock
 from shared.db.database import Database
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, Forbidden, NotFound
 from shared.ids import new_id
 from shared.media.kinds import MediaKind
 from shared.media.store import MediaGone, MediaStore
@@ -105,13 +106,19 @@ class Media:
         shown, pagination = _POSITIONS.page(
             rows, limit=query.limit, position=lambda row: (row.created_at, row.id)
         )
-        return respond_page([MediaView.of(row) for row in shown], pagination)
+        return respond_page(all_seen(request, [MediaView.of(row) for row in shown]), pagination)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
-            return respond(MediaView.of(await _file(tx, request)))
+            return respond(seen(request, MediaView.of(await _file(tx, request))))
 
     async def download(self, request: web.Request) -> web.StreamResponse:
+        how = sight(request)
+        if not how.reads:
+            raise Forbidden(
+                "Your organization hides from viewers what is said, and so what files hold; ask an"
+                " admin for the role agent."
+            )
         async with self._database.tx() as tx:
             found = await _file(tx, request)
         sha256, size = _stored(request, found)
@@ -119,7 +126,7 @@ class Media:
         headers = {
             **_HARMLESS,
             hdrs.ETAG: etag,
-            hdrs.CONTENT_DISPOSITION: disposition(found.filename),
+            hdrs.CONTENT_DISPOSITION: disposition(how.file(found.filename)),
             hdrs.CONTENT_TYPE: found.mime_type,
         }
         if _has(request.headers.get(hdrs.IF_NONE_MATCH), etag):

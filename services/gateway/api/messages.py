@@ -56,6 +56,8 @@ class Eyes:
                 "to": masked(view.to),
                 "chat_id": masked(view.chat_id),
             }
+            if view.metadata is not None:
+                shown["metadata"] = self.sight.data(view.metadata)
             if view.error is not None:
                 told = {"message": masked(view.error.message)}
                 shown["error"] = view.error.model_copy(update=told)

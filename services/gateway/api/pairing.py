@@ -5,6 +5,7 @@ from aiohttp import web
 from services.gateway.api.askable import Askable
 from services.gateway.api.auditing import note_alone
 from services.gateway.api.schemas.asked import PairingCodeView, ProfileView, WantedCode
+from services.gateway.api.seen import seen
 from services.gateway.domain.readiness import can_be_paired, no_code
 from shared.contracts.capabilities import Capability
 from shared.contracts.questions import PairByCode, PairingCode, Profile, TellProfile
@@ -31,4 +32,4 @@ class Pairing:
 
     async def profile(self, request: web.Request) -> web.StreamResponse:
         found = await self._askable.ask(request, Capability.PROFILE, TellProfile(), Profile)
-        return respond(ProfileView.of(found))
+        return respond(seen(request, ProfileView.of(found)))

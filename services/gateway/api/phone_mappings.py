@@ -11,6 +11,7 @@ from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
 from services.gateway.api.schemas.fields import Deleted, PhoneNumber
+from services.gateway.api.seen import all_seen
 from services.gateway.domain.plans import QuotaExceeded
 from services.gateway.store import phone_mappings
 from services.gateway.store.phone_mappings import MOST, PhoneMapping
@@ -111,7 +112,9 @@ class PhoneMappings:
             instance = await instance_in_path(tx, request)
             rows = await phone_mappings.page(tx, instance.id, after=after, limit=query.limit + 1)
         shown, pagination = _POSITIONS.page(rows, limit=query.limit, position=lambda row: row.id)
-        return respond_page([PhoneMappingView.of(row) for row in shown], pagination)
+        return respond_page(
+            all_seen(request, [PhoneMappingView.of(row) for row in shown]), pagination
+        )
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:

@@ -138,7 +138,10 @@ class Sending:
 
     async def reaction(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, NewReaction, self._limits)
-        return await self.send(request, body, lambda by: self._contents.reaction(by, body))
+        guessing = sight_of(request[PRINCIPAL]).masked
+        return await self.send(
+            request, body, lambda by: self._contents.reaction(by, body, guessing=guessing)
+        )
 
     async def accept(
         self, request: web.Request, principal: Principal, body: NewText
@@ -214,8 +217,8 @@ class Sending:
         message_id = str(new_id())
         about = said.target_id if said.type in CHANGES else None
         to = said.to.shown
-        # Not their own word, but that of the message which they change.
-        if about is not None and sight_of(request[PRINCIPAL]).masked:
+        # Not their own word, but that of the message which they change or react to.
+        if said.target_id is not None and sight_of(request[PRINCIPAL]).masked:
             to = masked(to)
         body_of_answer = answer(message_id, sender, to, now, about=about).encode()
         metadata = None if options.metadata is None else orjson.dumps(options.metadata).decode()

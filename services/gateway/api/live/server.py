@@ -466,7 +466,7 @@ class Live:
             event_id=envelope["id"],
             name=event.type,
             instance_id=event.instance_id,
-            instance_name=event.instance_name,
+            instance_name=event.instance_name and sight.text(event.instance_name),
             data=sight.data(envelope["data"]),
             timestamp=envelope["time"],
         )

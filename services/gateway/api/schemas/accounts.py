@@ -63,8 +63,8 @@ class OrganizationChange(ApiModel):
     )
     pii_masking: bool | None = Field(
         default=None,
-        description="Whether agents and viewers see numbers masked, and viewers no content: in"
-        " messages, timelines and events.",
+        description="Whether agents and viewers see numbers masked, and viewers no content,"
+        " wherever they look.",
     )
 
 
