@@ -3,7 +3,8 @@
 Owns      deliveries (one event addressed to one endpoint), their attempts, and how each endpoint
           is doing: its failures, its breaker, whether it was disabled.
 Reads     gateway.webhooks (where to, for which events, with which secret), gateway.instances
-          (names), gateway.worker_orders (whether it may work).
+          (names), gateway.organizations (what is kept, for how long), gateway.worker_orders
+          (whether it may work).
 Consumes  every event; test_endpoint.
 Publishes webhook.disabled, webhook.recovered.
 Promises  each event reaches each endpoint that wants it at least once, always under one

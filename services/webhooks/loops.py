@@ -186,7 +186,7 @@ class Repairs:
 
 
 class Forgetting:
-    """Deletes what is older than anybody may ask for, a batch at a time."""
+    """Deletes what is older than anybody may ask for, or than its tenant keeps messages."""
 
     def __init__(
         self, *, database: Database, clock: Clock, metrics: WebhooksMetrics, kept: timedelta
@@ -203,10 +203,17 @@ class Forgetting:
             await self._clock.sleep(BREATH if more else FORGET_RHYTHM)
 
     async def step(self) -> bool:
-        """Delete one batch; whether more is left."""
-        before = self._clock.now() - self._kept
+        """Delete one batch of everybody's, and of each who keeps less; whether more is left."""
+        now = self._clock.now()
         async with self._database.hot() as connection:
-            return await deliveries.forget(connection, before=before, limit=DELETIONS) == DELETIONS
+            gone = [await deliveries.forget(connection, before=now - self._kept, limit=DELETIONS)]
+            for tenant_id, kept in await deliveries.retentions(connection, shorter_than=self._kept):
+                gone.append(
+                    await deliveries.forget_of(
+                        connection, tenant_id, before=now - kept, limit=DELETIONS
+                    )
+                )
+        return DELETIONS in gone
 
 
 async def _guarded(

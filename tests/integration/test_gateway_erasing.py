@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.loops.erasing import EraseMedia
+from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
 from shared.clock import SystemClock
 from shared.db.database import Database
@@ -335,3 +336,35 @@ async def test_files_of_messages_go_when_those_are_deleted(cellar: Cellar) -> No
         True,
         False,
     ]
+
+
+async def test_rows_of_files_go_a_day_after_the_bytes_and_after_what_sessions_know(
+    cellar: Cellar,
+) -> None:
+    forget = Forget(
+        database=cellar.database,
+        clock=cellar.clock,
+        metrics=cellar.metrics,
+        events_kept=timedelta(days=7),
+        audit_kept=timedelta(days=365),
+    )
+    uploaded, kept = await cellar.row(b"one"), await cellar.row(b"two")
+    got = await an_inbound_file(cellar.sql, cellar.tenant, cellar.instance)
+    await cellar.delete(uploaded)
+    await cellar.sql.execute("UPDATE gateway.organizations SET content_storage = 'none'")
+    assert await cellar.erase.outlive() == 1
+    while await cellar.erase.step():
+        pass
+    await forget.step()
+    assert await rows_of(cellar) == {uploaded, kept, UUID(got)}
+    cellar.clock.move(timedelta(days=1, minutes=1))
+    await forget.step()
+    assert await rows_of(cellar) == {kept, UUID(got)}
+    await cellar.sql.execute("DELETE FROM sessions.inbound_media")
+    await forget.step()
+    assert await rows_of(cellar) == {kept}
+
+
+async def rows_of(cellar: Cellar) -> set[UUID]:
+    rows = await cellar.sql.fetch("SELECT id FROM gateway.media")
+    return {row[0] for row in rows}

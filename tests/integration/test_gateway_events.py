@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+import pytest
 from prometheus_client import CollectorRegistry
 
 from services.gateway.loops.forgetting import Forget
@@ -384,6 +385,53 @@ async def test_a_cursor_that_is_too_old_is_refused_instead_of_skipping(
     assert ids(await page(old, "", told["oldestCursor"])) == [str(kept.id)]
     # Where nothing happened in between, the cursor of an empty page has moved along.
     assert ids(await page(old, "", idle)) == [str(kept.id)]
+
+
+async def keep_for(gateway: Gateway, whose: Sender, days: int) -> None:
+    """Have a tenant choose for how long messages are kept."""
+    await gateway.sql.execute(
+        "UPDATE gateway.organizations SET retention_days = $2 WHERE id = $1", whose.tenant, days
+    )
+
+
+async def test_events_of_who_keeps_messages_for_less_go_then_and_nobody_else_misses_anything(
+    gateway: Gateway, sender: Sender
+) -> None:
+    brief, other = await gateway.sender(), await gateway.sender()
+    await keep_for(gateway, brief, 2)
+    await keep_for(gateway, sender, 30)
+    await publish(gateway, an_event(gateway, brief))
+    stale, others = await end_of(brief), await end_of(other)
+    told = [an_event(gateway, whose) for whose in (brief, other, brief, sender)]
+    await publish(gateway, *told)
+    gateway.clock.move(timedelta(days=2, minutes=1))
+    await publish(gateway, kept := an_event(gateway, brief), last := an_event(gateway, other))
+    await gateway.sql.execute(
+        "UPDATE gateway.events SET logged_at = $2 WHERE id = ANY ($1::uuid[])",
+        [kept.id, last.id],
+        gateway.clock.now(),
+    )
+    forget = forgetting(gateway)
+    assert await forget.step() == 3
+    assert await forget.step() == 0
+    refused = await brief.customer.get(f"/api/events?after={stale}")
+    assert (refused.status, refused.code) == (400, "BAD_REQUEST")
+    oldest = refused.body["error"]["data"]["oldestCursor"]
+    assert ids(await page(brief, "", oldest)) == [str(kept.id)]
+    assert ids(await page(other, "", others)) == [str(told[1].id), str(last.id)]
+    assert ids(await page(sender)) == [str(told[3].id)]
+
+
+async def test_short_histories_are_forgotten_in_portions(
+    gateway: Gateway, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Forget, "PORTION", 2)
+    await keep_for(gateway, sender, 1)
+    await publish(gateway, *(an_event(gateway, sender) for _ in range(6)))
+    gateway.clock.move(timedelta(days=1, minutes=1))
+    forget = forgetting(gateway)
+    # The last of the log stays until there is another: the next goes on from its number.
+    assert [await forget.step() for _ in range(4)] == [2, 2, 1, 0]
 
 
 async def test_a_cursor_of_another_log_is_refused(gateway: Gateway, sender: Sender) -> None:

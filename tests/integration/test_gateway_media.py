@@ -621,6 +621,16 @@ async def test_a_received_file_can_be_deleted_too(gateway: Gateway) -> None:
     assert (await sender.customer.get("/api/media")).data == []
 
 
+async def test_of_a_file_that_is_gone_not_even_the_name_is_kept(gateway: Gateway) -> None:
+    sender = await gateway.sender()
+    made = await upload(sender.customer, samples.png(), filename="divorce.png")
+    got = await an_inbound_file(gateway.sql, sender.tenant, sender.instance, filename="divorce.pdf")
+    for file in (made.data["id"], got):
+        assert (await sender.customer.call("DELETE", f"/api/media/{file}")).status == 200
+    rows = await gateway.sql.fetch("SELECT filename FROM gateway.media")
+    assert [row[0] for row in rows] == [None, None]
+
+
 async def test_a_file_whose_bytes_are_lost_is_not_found_rather_than_half_sent(
     gateway: Gateway, ada: Customer, kept: Path
 ) -> None:

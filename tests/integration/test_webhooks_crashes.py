@@ -204,3 +204,29 @@ async def test_what_is_old_is_deleted_with_its_attempts(
         await parts.forgetting.step()
         assert await world.states() == []
         assert await world.sql.fetchval("SELECT count(*) FROM webhooks.attempts") == 0
+
+
+async def test_who_keeps_messages_for_less_has_deliveries_forgotten_sooner(
+    database_url: str, receiver: Receiver
+) -> None:
+    clock = HandClock(SystemClock().now())
+    async with World.of(database_url, clock) as world, world.running() as parts:
+        await world.endpoint(receiver.url)
+        receiver.status = 500
+        await world.post(parts, world.sent())
+        receiver.status = 200
+        await world.post(parts, world.sent())
+        clock.move(timedelta(days=2, seconds=10))
+        await parts.forgetting.step()
+        assert sorted(await world.states()) == ["delivered", "pending"]
+        await world.sql.execute("UPDATE gateway.organizations SET retention_days = 40")
+        await parts.forgetting.step()
+        assert sorted(await world.states()) == ["delivered", "pending"]
+        await world.sql.execute("UPDATE gateway.organizations SET retention_days = 2")
+        await parts.forgetting.step()
+        # What has still to be told is told first.
+        assert await world.states() == ["pending"]
+        left = await world.sql.fetch(
+            "SELECT d.state FROM webhooks.attempts JOIN webhooks.deliveries d ON d.id = delivery_id"
+        )
+        assert {row[0] for row in left} == {"pending"}

@@ -10,6 +10,7 @@ from services.gateway.store import (
     dead_letters,
     events,
     idempotency,
+    media,
 )
 from shared.clock import Clock
 from shared.db.database import Database
@@ -23,6 +24,8 @@ class Forget:
     PORTION: Final = 5_000
     # How long it can be seen what became of a dead letter.
     HANDLED: Final = timedelta(days=7)
+    # How long the row of a file stays that is gone; its name goes at once.
+    ERASED: Final = timedelta(days=1)
 
     def __init__(
         self,
@@ -55,13 +58,21 @@ class Forget:
     async def step(self) -> int:
         """Delete old events, audit entries, answers and tokens; returns how many of the most.
 
-        Dead letters go a week after they were handled, and never before.
+        Dead letters go a week after they were handled, and never before. Events of a tenant that
+        keeps messages for less go as soon as those do.
         """
         now = self._clock.now()
         async with self._database.tx() as tx:
             forgotten = await events.forget(
                 tx, before=now - self._events_kept, at_most=self.PORTION
             )
+            brief = await accounts.retentions(tx, shorter_than=self._events_kept)
+        for tenant_id, kept in brief:
+            async with self._database.tx() as tx:
+                gone = await events.forget_of(
+                    tx, tenant_id, before=now - kept, at_most=self.PORTION
+                )
+            forgotten = max(forgotten, gone)
         async with self._database.tx() as tx:
             await idempotency.forget(tx, expired_before=now)
             # Kept a day longer than they are good for, to tell a late reuse from a wrong token.
@@ -69,4 +80,6 @@ class Forget:
             await dead_letters.forget(tx, handled_before=now - self.HANDLED, at_most=self.PORTION)
         async with self._database.tx() as tx:
             audited = await audit.forget(tx, before=now - self._audit_kept, at_most=self.PORTION)
+        async with self._database.tx() as tx:
+            await media.forget(tx, erased_before=now - self.ERASED, at_most=self.PORTION)
         return max(forgotten, audited)

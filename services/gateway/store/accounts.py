@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, any_, delete, func, insert, literal, select, update
@@ -241,6 +241,19 @@ async def update_organization(
         await tx.execute(
             update(OrganizationRow).where(OrganizationRow.id == tenant_id).values(**changes)
         )
+
+
+async def retentions(
+    tx: AsyncConnection, *, shorter_than: timedelta
+) -> list[tuple[UUID, timedelta]]:
+    """Tenants that keep messages for less than this, and for how long."""
+    rows = await tx.execute(
+        select(OrganizationRow.id, OrganizationRow.retention_days)
+        .where(OrganizationRow.retention_days > 0)
+        .where(OrganizationRow.retention_days < shorter_than.days)
+        .order_by(OrganizationRow.id)
+    )
+    return [(tenant_id, timedelta(days=days)) for tenant_id, days in rows]
 
 
 async def erasure(tx: AsyncConnection, tenant_id: UUID) -> Erasure | None:

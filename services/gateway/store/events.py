@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.gateway.domain.event_names import Selection
 from services.gateway.domain.principal import Scope
 from shared.db.database import Database
-from shared.db.tables.gateway import EventLogRow, EventRow, InstanceRow
+from shared.db.tables.gateway import EventLogRow, EventRow, InstanceRow, TenantLogRow
 from shared.errors import Transient
 from shared.log import get_logger
 from shared.security.sealing import KeyRing, Place, Unsealable, is_sealed
@@ -63,7 +63,7 @@ class LogPage:
     """Events of the log, and what the log was when they were read.
 
     ``head`` is the highest number then: whoever has this page and goes on from there misses
-    nothing. What is numbered ``forgotten`` or lower may be gone.
+    nothing. What is numbered ``forgotten`` or lower may be gone, of the tenant or altogether.
     """
 
     events: list[LoggedEvent]
@@ -152,7 +152,14 @@ async def page(
         .subquery("found")
     )
     highest = select(func.coalesce(func.max(EventRow.sequence), 0)).scalar_subquery()
-    forgotten = select(func.coalesce(func.max(EventLogRow.forgotten_through), 0)).scalar_subquery()
+    bounds = (
+        select(EventLogRow.forgotten_through)
+        .union_all(
+            select(TenantLogRow.forgotten_through).where(TenantLogRow.tenant_id == scope.tenant_id)
+        )
+        .subquery("bounds")
+    )
+    forgotten = select(func.coalesce(func.max(bounds.c.forgotten_through), 0)).scalar_subquery()
     log = select(highest.label("head"), forgotten.label("forgotten")).subquery("log")
     query = (
         select(
@@ -257,6 +264,38 @@ async def forget(tx: AsyncConnection, *, before: datetime, at_most: int) -> int:
             """
         ),
         {"before": before, "at_most": at_most, "none": _NO_NUMBER},
+    )
+    forgotten: int = gone.scalar_one()
+    return forgotten
+
+
+async def forget_of(tx: AsyncConnection, tenant_id: UUID, *, before: datetime, at_most: int) -> int:
+    """The same of one tenant alone: nobody else's cursor is refused for it."""
+    gone = await tx.execute(
+        text(
+            """
+            WITH oldest AS (
+                SELECT sequence, logged_at < :before AS old FROM gateway.events
+                WHERE tenant_id = :tenant_id
+                  AND sequence < (SELECT max(sequence) FROM gateway.events)
+                ORDER BY sequence LIMIT :at_most
+            ), gone AS (
+                DELETE FROM gateway.events WHERE sequence = ANY (ARRAY(
+                    SELECT sequence FROM oldest WHERE old AND sequence < coalesce(
+                        (SELECT min(sequence) FROM oldest WHERE NOT old), :none
+                    )
+                ))
+                RETURNING sequence
+            ), noted AS (
+                INSERT INTO gateway.tenant_logs (tenant_id, forgotten_through)
+                SELECT :tenant_id, max(sequence) FROM gone HAVING count(*) > 0
+                ON CONFLICT (tenant_id) DO UPDATE SET forgotten_through =
+                    greatest(tenant_logs.forgotten_through, excluded.forgotten_through)
+            )
+            SELECT count(*) FROM gone
+            """
+        ),
+        {"tenant_id": tenant_id, "before": before, "at_most": at_most, "none": _NO_NUMBER},
     )
     forgotten: int = gone.scalar_one()
     return forgotten

@@ -139,7 +139,12 @@ async def add(tx: AsyncConnection, new: NewMedia) -> bool:
         .values(**values, holders=holders)
         .on_conflict_do_update(
             index_elements=[MediaRow.id],
-            set_={"deleted_at": None, "erased_at": None, "holders": holders},
+            set_={
+                "deleted_at": None,
+                "erased_at": None,
+                "holders": holders,
+                "filename": new.filename,
+            },
             where=MediaRow.deleted_at.is_not(None)
             & (MediaRow.tenant_id == new.tenant_id)
             & (MediaRow.sha256 == new.sha256),
@@ -190,6 +195,7 @@ async def let_go(tx: AsyncConnection, tenant_id: UUID, media_id: UUID, *, now: d
         .values(
             holders=MediaRow.holders - 1,
             deleted_at=case((MediaRow.holders <= 1, literal(now))),
+            filename=case((MediaRow.holders > 1, MediaRow.filename)),
         )
     )
 
@@ -264,7 +270,7 @@ async def delete(tx: AsyncConnection, tenant_id: UUID, found: MediaFile, *, now:
         await tx.execute(
             update(MediaRow)
             .where(MediaRow.id == found.id, MediaRow.tenant_id == tenant_id)
-            .values(deleted_at=now)
+            .values(deleted_at=now, filename=None)
         )
         return
     # The row of a received file is the session service's: a row beside it says that it is deleted.
@@ -277,7 +283,6 @@ async def delete(tx: AsyncConnection, tenant_id: UUID, found: MediaFile, *, now:
             sha256=found.sha256 or "",
             size=found.size or 0,
             mime_type=found.mime_type,
-            filename=found.filename,
             created_at=found.created_at,
             deleted_at=now,
             erased_at=None if found.sha256 else now,
@@ -394,6 +399,27 @@ async def note_erased(tx: AsyncConnection, tenant_id: UUID, sha256: str, *, now:
         )
         .values(erased_at=now)
     )
+
+
+async def forget(tx: AsyncConnection, *, erased_before: datetime, at_most: int) -> int:
+    """Delete rows of files that are long gone; returns how many.
+
+    That of a received one stays until the session service has deleted its own.
+    """
+    gone = await tx.execute(
+        text(
+            """
+            DELETE FROM gateway.media WHERE id = ANY (ARRAY(
+                SELECT m.id FROM gateway.media m
+                WHERE m.erased_at < :before
+                  AND NOT EXISTS (SELECT FROM sessions.inbound_media i WHERE i.id = m.id)
+                ORDER BY m.erased_at LIMIT :at_most
+            ))
+            """
+        ),
+        {"before": erased_before, "at_most": at_most},
+    )
+    return gone.rowcount
 
 
 def _uploads(scope: Scope, *, unowned: bool = False) -> _Query:

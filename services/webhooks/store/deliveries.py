@@ -290,6 +290,52 @@ async def forget(connection: HotConnection, *, before: datetime, limit: int) -> 
     return int(gone)
 
 
+async def retentions(
+    connection: HotConnection, *, shorter_than: timedelta
+) -> list[tuple[UUID, timedelta]]:
+    """Tenants that keep messages for less than this, and for how long."""
+    rows = await connection.fetch(
+        """
+        SELECT id, retention_days FROM gateway.organizations
+        WHERE retention_days > 0 AND retention_days < $1 ORDER BY id
+        """,
+        shorter_than.days,
+    )
+    return [(row[0], timedelta(days=row[1])) for row in rows]
+
+
+async def forget_of(
+    connection: HotConnection, tenant_id: UUID, *, before: datetime, limit: int
+) -> int:
+    """Delete a tenant's deliveries made ``before`` that have ended, with their attempts.
+
+    What still waits is told first, or given up: that takes three days, or as long as there is no
+    key for it. Returns how many, at most ``limit``.
+    """
+    floor = UUID(int=int(before.timestamp() * 1000) << 80)
+    gone = await connection.fetchval(
+        """
+        WITH old AS (
+            SELECT id FROM webhooks.deliveries
+            WHERE tenant_id = $1 AND id < $2 AND created_at < $3
+              AND state NOT IN ('pending', 'claimed')
+            ORDER BY id LIMIT $4
+            FOR UPDATE SKIP LOCKED
+        ), attempts AS (
+            DELETE FROM webhooks.attempts WHERE delivery_id = ANY (ARRAY(SELECT id FROM old))
+        ), deliveries AS (
+            DELETE FROM webhooks.deliveries WHERE id = ANY (ARRAY(SELECT id FROM old)) RETURNING id
+        )
+        SELECT count(*) FROM deliveries
+        """,
+        tenant_id,
+        floor,
+        before,
+        limit,
+    )
+    return int(gone)
+
+
 def _count(status: str) -> int:
     """How many rows a statement's status, such as ``UPDATE 3``, tells of."""
     return int(status.rpartition(" ")[2])

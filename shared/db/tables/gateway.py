@@ -35,7 +35,14 @@ class OrganizationRow(Base):
     """
 
     __tablename__ = "organizations"
-    __table_args__ = (SCHEMA,)
+    __table_args__ = (
+        Index(
+            "ix_organizations_retention",
+            "retention_days",
+            postgresql_where=text("retention_days > 0"),
+        ),
+        SCHEMA,
+    )
 
     id: Mapped[Id]
     name: Mapped[Word]
@@ -298,7 +305,6 @@ class EventRow(Base):
     __table_args__ = (
         UniqueConstraint("id"),
         Index(None, "tenant_id", "sequence"),
-        Index(None, "time"),
         SCHEMA,
     )
 
@@ -323,6 +329,19 @@ class EventLogRow(Base):
     __table_args__ = (SCHEMA,)
 
     id: Mapped[Small] = mapped_column(primary_key=True, autoincrement=False)
+    forgotten_through: Mapped[int] = mapped_column(BigInteger)
+
+
+class TenantLogRow(Base):
+    """The same about what the log has for one tenant, which keeps messages for less time.
+
+    There is a row for who has chosen so, once something of theirs was forgotten.
+    """
+
+    __tablename__ = "tenant_logs"
+    __table_args__ = (SCHEMA,)
+
+    tenant_id: Mapped[Id]
     forgotten_through: Mapped[int] = mapped_column(BigInteger)
 
 
@@ -352,7 +371,7 @@ class MediaRow(Base):
     with a message, and is kept no longer than what that says. ``holders`` are the requests that
     have brought it with a message which was not refused; it goes with the last of them. Without, it
     was uploaded by itself or has been named since, and stays. A row with ``deleted_at`` is as good
-    as gone, and since ``erased_at`` it keeps no bytes any more; with the id of a row in
+    as gone, has no name any more, and since ``erased_at`` no bytes; with the id of a row in
     ``sessions.inbound_media`` it says that a received file was deleted.
     """
 
@@ -370,6 +389,7 @@ class MediaRow(Base):
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL"),
         ),
+        Index("ix_media_erased", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
         SCHEMA,
     )
 

@@ -50,7 +50,10 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
 )
 
 # (service, columns, table of another service): to be read, and nothing else of it.
-PARTS: tuple[tuple[str, str, str], ...] = (("stats", "id, sent_at", "dispatcher.messages"),)
+PARTS: tuple[tuple[str, str, str], ...] = (
+    ("stats", "id, sent_at", "dispatcher.messages"),
+    ("sessions", "id, retention_days", "gateway.organizations"),
+)
 
 # (service, table of its own): to be added to and read. What is too old goes by a function that
 # the migrations own, which spares what is not.
