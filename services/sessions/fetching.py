@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,6 +37,8 @@ log = get_logger()
 LOOK_EVERY: Final = timedelta(seconds=1)
 # A file that is being deleted as it is put comes to stay at the second attempt, if not the first.
 PUTS: Final = 3
+# What cannot be read is looked at again after so long: somebody may bring its key back.
+UNREADABLE: Final = timedelta(minutes=1)
 
 
 class Sessions(Protocol):
@@ -131,7 +133,7 @@ class Fetching:
             return
         now = self._clock.now()
         async with self._database.hot() as connection:
-            found = await inbound_media.due(
+            found, unreadable = await inbound_media.due(
                 connection,
                 leases.keys(),
                 ring=self._ring,
@@ -139,6 +141,8 @@ class Fetching:
                 without=self._tasks.values(),
                 limit=room,
             )
+        if unreadable:
+            await self._put_off({leases[shard] for _, shard in unreadable}, unreadable)
         if not found:
             return
         tries = [
@@ -154,6 +158,17 @@ class Fetching:
         for lease, waiting, _ in tries:
             if waiting.id in ours:
                 self._begin(lease, waiting)
+
+    async def _put_off(
+        self, leases: Collection[Lease], unreadable: Sequence[tuple[UUID, int]]
+    ) -> None:
+        """Let others go before what no key opens, until somebody has brought its key back."""
+        until = self._clock.now() + UNREADABLE
+        async with self._fence.statement() as connection:
+            await inbound_media.put_off(
+                connection, leases, [id_ for id_, _ in unreadable], until=until
+            )
+        self._nudge.set()  # Behind them there may be more.
 
     async def measure(self) -> None:
         """See how long files have waited."""

@@ -40,10 +40,11 @@ from shared.ids import new_id
 from shared.media.settings import MediaSettings
 from shared.media.store import MediaGone, MediaStore
 from shared.metrics import MessagingMetrics
+from shared.security.sealing import Key, KeyRing, Place
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.clock import HandClock
 from tests.support.engines import IdleEngine
-from tests.support.keys import RING
+from tests.support.keys import KEYS, RING
 from tests.support.leases import take_shard
 from tests.support.samples import png
 
@@ -121,6 +122,7 @@ class Office:
         self._folder = folder
         self.metrics = SessionsMetrics(CollectorRegistry())
         self.tenant = new_id()
+        self.ring = RING
         self.lease: Lease
         self.fetching: Fetching
         self._sessions: dict[UUID, Session] = {}
@@ -134,7 +136,7 @@ class Office:
         scratch = Scratch(self._folder / "scratch")
         self.fetching = Fetching(
             database=self.database,
-            ring=RING,
+            ring=self.ring,
             fence=Fence(self.database),
             leases=self.leases,
             sessions=self,
@@ -452,6 +454,36 @@ async def test_what_nobody_could_fetch_for_a_week_is_given_up(office: Office) ->
     row = await office.row(old)
     assert (row["status"], row["error"], row["handle"]) == ("failed", "MEDIA_GONE", None)
     assert (await office.row(new))["status"] == "waiting"
+
+
+async def test_what_no_key_opens_waits_for_its_key_and_holds_nobody_up(office: Office) -> None:
+    lost = KeyRing([Key.parse(f"lost:{'B' * 43}=")])
+    instance = await office.an_instance()
+    office.engine.gate.set()
+    sealed = [await office.a_file(instance, due_at=NOON - timedelta(minutes=1)) for _ in range(5)]
+    for media in sealed:
+        place = Place(office.tenant, "sessions.inbound_media", str(media))
+        await office.sql.execute(
+            "UPDATE sessions.inbound_media SET handle = NULL, sealed_handle = $2 WHERE id = $1",
+            media,
+            lost.seal(b'{"secret": "of this file"}', place),
+        )
+    other = await office.a_file(instance)
+    for _ in range(TRIES + 1):
+        for _ in range(4):
+            await office.tried()
+        office.clock.move(timedelta(minutes=2))
+    assert (await office.row(other))["status"] == "stored"
+    assert len(office.engine.asked) == 1
+    for media in sealed:
+        row = await office.row(media)
+        assert (row["status"], row["attempts"]) == ("waiting", 0)
+        assert row["sealed_handle"] is not None
+    office.ring = KeyRing([Key.parse(KEYS), Key.parse(f"lost:{'B' * 43}=")])
+    async with office.open():
+        for _ in range(4):
+            await office.tried()
+    assert {(await office.row(media))["status"] for media in sealed} == {"stored"}
 
 
 async def test_the_age_of_what_waits_is_measured(office: Office) -> None:

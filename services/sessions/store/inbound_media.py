@@ -86,8 +86,11 @@ async def due(
     now: datetime,
     without: Collection[UUID],
     limit: int,
-) -> Sequence[Waiting]:
-    """What is due for connected instances of some shards, the longest overdue first."""
+) -> tuple[list[Waiting], list[tuple[UUID, int]]]:
+    """What is due for connected instances of some shards, the longest overdue first.
+
+    Apart from it, by id and shard, what no key opens: to be ``put_off``.
+    """
     rows = await connection.fetch(
         """
         SELECT m.id, m.tenant_id, m.instance_id, m.shard, m.handle, m.sealed_handle,
@@ -104,36 +107,58 @@ async def due(
         list(without),
         limit,
     )
-    return [
-        Waiting(
-            id=row["id"],
-            tenant_id=row["tenant_id"],
-            instance_id=row["instance_id"],
-            shard=row["shard"],
-            handle=_opened(ring, row),
-            mime_type=row["mime_type"],
-            size=row["size"],
-            attempts=row["attempts"],
-        )
-        for row in rows
-    ]
+    readable: list[Waiting] = []
+    unreadable: list[tuple[UUID, int]] = []
+    for row in rows:
+        try:
+            readable.append(_waiting(ring, row))
+        except Unsealable:
+            log.exception("media_handle_not_readable", media_id=str(row["id"]))
+            unreadable.append((row["id"], row["shard"]))
+    return readable, unreadable
+
+
+def _waiting(ring: KeyRing, row: Record) -> Waiting:
+    """The file that a row is about. Raises ``Unsealable``."""
+    return Waiting(
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        instance_id=row["instance_id"],
+        shard=row["shard"],
+        handle=_opened(ring, row),
+        mime_type=row["mime_type"],
+        size=row["size"],
+        attempts=row["attempts"],
+    )
 
 
 def _opened(ring: KeyRing, row: Record) -> dict[str, str]:
-    """How the engine finds the file: not at all if no key opens it, and its attempts run out."""
     sealed: bytes | None = row["sealed_handle"]
     plain: bytes | str = row["handle"] or "{}"  # of a row from before there was a key ring
     if sealed is not None:
-        try:
-            plain = ring.open(sealed, _place(row["tenant_id"], row["id"]))
-        except Unsealable:
-            log.exception("media_handle_not_readable", media_id=str(row["id"]))
+        plain = ring.open(sealed, _place(row["tenant_id"], row["id"]))
     found: dict[str, str] = orjson.loads(plain)
     return found
 
 
 def _place(tenant_id: UUID, media_id: UUID) -> Place:
     return Place(tenant_id, "sessions.inbound_media", str(media_id))
+
+
+async def put_off(
+    connection: HotConnection, leases: Collection[Lease], ids: Sequence[UUID], *, until: datetime
+) -> None:
+    """Look at files again then. No attempt was made, so none is counted."""
+    await connection.execute(
+        f"""
+        WITH {HELD}
+        UPDATE sessions.inbound_media SET due_at = $5
+        WHERE id = ANY ($4::uuid[]) AND status = 'waiting' AND shard IN (SELECT held.id FROM held)
+        """,  # noqa: S608 - constants of ours
+        *claimed(leases),
+        ids,
+        until,
+    )
 
 
 async def begin(
