@@ -1,18 +1,35 @@
 """kill -9 of each service while hundreds of messages are in flight: nothing is lost or doubled."""
 
 import asyncio
+import base64
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import asyncpg
+from prometheus_client import CollectorRegistry
 
+from services.gateway.loops.erasing import EraseMedia
+from services.gateway.metrics import GatewayMetrics
+from shared.db.database import Database
+from shared.db.tables.grants import role
+from shared.media.store import MediaStore
+from tests.support import samples
 from tests.support.customer import Customer, Sink
 from tests.support.eventually import eventually
+from tests.support.gateway import MovableClock
+from tests.support.media import media_settings
 from tests.support.quiet import all_guarantees_hold, quiet
 from tests.support.system import SERVICES, System
 
 MESSAGES = 500
+# Connections of the gateway that wait to insert a message.
+ACCEPTING = """
+    FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+    AND application_name LIKE '%gateway%'
+"""
 
 
 async def send_until_accepted(sender: Customer, to: str, text: str, key: str) -> str:
@@ -73,3 +90,67 @@ async def test_killing_each_service_in_turn_loses_and_doubles_nothing(system: Sy
         await all_guarantees_hold(system.database_url)
         names = {payload["event"] for _, payload in sink.got}
         assert {"message.sent", "message.delivered", "message.read", "message.received"} <= names
+
+
+async def test_a_file_whose_request_died_before_its_message_was_accepted_does_not_stay(
+    system: System,
+) -> None:
+    async with Customer.of(system.url) as customer:
+        sender = customer.with_key((await customer.instance())["key"])
+        sql, blocking = [await asyncpg.connect(system.database_url) for _ in range(2)]
+        body = {"to": "+12025550142", "base64": base64.b64encode(samples.png("one")).decode()}
+        assert (await sender.post("/api/messages/image", body)).status == 202
+        lock = blocking.transaction()
+        await lock.start()
+        await blocking.execute("LOCK TABLE dispatcher.messages IN EXCLUSIVE MODE")
+        body["base64"] = base64.b64encode(samples.png("two")).decode()
+        dying = asyncio.gather(sender.post("/api/messages/image", body), return_exceptions=True)
+
+        async def stored() -> bool:
+            rows = await sql.fetchval("SELECT count(*) FROM gateway.media")
+            waiting = await sql.fetchval(f"SELECT count(*) {ACCEPTING}")
+            return bool(rows == 2 and waiting)
+
+        await eventually(stored)
+        await system.processes["gateway"].kill()
+        # PostgreSQL would go on for whoever is not there any more.
+        await sql.execute(f"SELECT pg_terminate_backend(pid) {ACCEPTING}")
+        await lock.rollback()
+        await dying
+        await system.processes["gateway"].start()
+        await system.ready()
+        listed = (await customer.get("/api/media")).data
+        assert len(listed) == 2
+        await erase_as_a_day_later(system)
+        left = await sql.fetch(
+            "SELECT f.id, m.id FROM gateway.media f LEFT JOIN dispatcher.messages m"
+            " ON m.media_id = f.id WHERE f.deleted_at IS NULL"
+        )
+        assert [row[1] is not None for row in left] == [True]
+        [kept] = (await customer.get("/api/media")).data
+        assert UUID(kept["id"]) == left[0][0]
+        assert (await customer.get(f"/api/media/{kept['id']}/download")).status == 200
+        folder = system.processes["gateway"].environment["WAYPOST_MEDIA_STORE"]
+        pages = [page async for page in MediaStore.of(media_settings(Path(folder))).objects()]
+        assert [one.sha256 for page in pages for one in page] == [kept["sha256"]]
+        await sql.close()
+        await blocking.close()
+
+
+async def erase_as_a_day_later(system: System) -> None:
+    """What the gateway does about files by itself, then."""
+    clock = MovableClock()
+    clock.move(timedelta(days=1, minutes=1))
+    folder = system.processes["gateway"].environment["WAYPOST_MEDIA_STORE"]
+    async with Database.open(system.database_url, role=role("gateway"), name="test") as database:
+        erase = EraseMedia(
+            database=database,
+            store=MediaStore.of(media_settings(Path(folder))),
+            clock=clock,
+            metrics=GatewayMetrics(CollectorRegistry()),
+            received_kept=timedelta(days=7),
+        )
+        await erase.outlive()
+        await erase.forsaken()
+        while await erase.step():
+            pass

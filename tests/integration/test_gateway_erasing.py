@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry
 from services.gateway.loops.erasing import EraseMedia
 from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
+from services.gateway.store import media
+from services.gateway.store.media import NewMedia
 from shared.clock import SystemClock
 from shared.db.database import Database
 from shared.db.tables.grants import role
@@ -336,6 +338,53 @@ async def test_files_of_messages_go_when_those_are_deleted(cellar: Cellar) -> No
         True,
         False,
     ]
+
+
+async def held(cellar: Cellar, content: bytes, *, age: timedelta) -> UUID:
+    """A file whose message nobody has accepted or refused yet."""
+    id_ = await passing(cellar, content, age=age)
+    await cellar.sql.execute(
+        "UPDATE gateway.media SET holders = 1, held_at = created_at WHERE id = $1", id_
+    )
+    return id_
+
+
+async def test_a_file_whose_request_has_died_is_gone_a_day_later(cellar: Cellar) -> None:
+    hour = timedelta(hours=1)
+    await held(cellar, b"forsaken", age=25 * hour)
+    await held(cellar, b"on its way", age=23 * hour)
+    sent = await held(cellar, b"sent", age=25 * hour)
+    again = await held(cellar, b"brought again", age=25 * hour)
+    named = await held(cellar, b"named since", age=25 * hour)
+    message = await a_message_row(cellar.sql, cellar.tenant, cellar.instance, status="read")
+    await cellar.sql.execute(
+        "UPDATE dispatcher.messages SET media_id = $1 WHERE id = $2", sent, message
+    )
+    await cellar.sql.execute("UPDATE gateway.media SET holders = NULL WHERE id = $1", named)
+    async with cellar.database.tx() as tx:
+        assert not await media.add(
+            tx,
+            NewMedia(
+                id=again,
+                tenant_id=cellar.tenant,
+                instance_id=None,
+                uploaded_by=None,
+                sha256=sha256(b"brought again"),
+                size=13,
+                mime_type="image/png",
+                filename=None,
+                created_at=cellar.clock.now(),
+                held=True,
+                passing=True,
+            ),
+        )
+    assert await cellar.erase.forsaken() == 2
+    assert await cellar.erase.forsaken() == 0
+    while await cellar.erase.step():
+        pass
+    contents = (b"forsaken", b"on its way", b"sent", b"brought again", b"named since")
+    there = [await cellar.there(content) for content in contents]
+    assert there == [False, True, True, True, True]
 
 
 async def test_rows_of_files_go_a_day_after_the_bytes_and_after_what_sessions_know(

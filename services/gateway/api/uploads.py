@@ -185,7 +185,7 @@ class Uploads:
     async def discard(self, principal: Principal, stored: StoredMedia) -> None:
         """Let go of a file whose message was refused; it is forgotten if nobody else holds it.
 
-        Should this process die before, the file stays until somebody deletes it.
+        Should this process die before, it goes a day later.
         """
         if not stored.held:
             return

@@ -19,7 +19,8 @@ class EraseMedia:
     """Removes files from the media store that nothing speaks of any more.
 
     Those whose rows were deleted go within a minute. Those that nobody is to keep, because their
-    organization keeps no content or not for so long, are marked each hour. Those that never got a
+    organization keeps no content or not for so long, are marked each hour, and so are those that
+    came with a message a day ago of which nothing has become. Those that never got a
     row, because somebody died between storing and recording, are looked for once a day among all
     that is stored, and go when they are a day old.
     """
@@ -65,8 +66,10 @@ class EraseMedia:
 
     async def _turn(self) -> int:
         now = self._clock.now()
-        if now >= self._outlived_due and await self.outlive() < self.PORTION:
-            self._outlived_due = now + self.OUTLIVED
+        if now >= self._outlived_due:
+            marked = max(await self.outlive(), await self.forsaken())
+            if marked < self.PORTION:
+                self._outlived_due = now + self.OUTLIVED
         erased = await self.step()
         if self._clock.now() >= self._orphans_due:
             await self.orphans()
@@ -94,6 +97,14 @@ class EraseMedia:
                 passing_before=now - self.PASSING,
                 received_before=now - self._received_kept,
                 at_most=self.PORTION,
+            )
+
+    async def forsaken(self) -> int:
+        """Settle files whose requests have died; returns how many that were, at most a portion."""
+        now = self._clock.now()
+        async with self._database.tx() as tx:
+            return await media.forsaken(
+                tx, before=now - self.PASSING, now=now, at_most=self.PORTION
             )
 
     async def orphans(self) -> int:

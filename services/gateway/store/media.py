@@ -136,13 +136,14 @@ async def add(tx: AsyncConnection, new: NewMedia) -> bool:
     holders = 1 if values.pop("held") else None
     added = await tx.execute(
         upsert(MediaRow)
-        .values(**values, holders=holders)
+        .values(**values, holders=holders, held_at=new.created_at if new.held else None)
         .on_conflict_do_update(
             index_elements=[MediaRow.id],
             set_={
                 "deleted_at": None,
                 "erased_at": None,
                 "holders": holders,
+                "held_at": new.created_at,
                 "filename": new.filename,
             },
             where=MediaRow.deleted_at.is_not(None)
@@ -158,7 +159,7 @@ async def add(tx: AsyncConnection, new: NewMedia) -> bool:
     await tx.execute(
         update(MediaRow)
         .where(MediaRow.id == new.id, MediaRow.tenant_id == new.tenant_id)
-        .values(holders=held)
+        .values(holders=held, held_at=new.created_at)
     )
     return False
 
@@ -347,6 +348,35 @@ _OUTLIVED_RECEIVED = text("""
       AND NOT EXISTS (SELECT FROM gateway.media m WHERE m.id = i.id)
     ORDER BY i.created_at LIMIT :at_most
     ON CONFLICT DO NOTHING
+""")
+
+
+async def forsaken(tx: AsyncConnection, *, before: datetime, now: datetime, at_most: int) -> int:
+    """Have files be gone that requests have brought ``before`` and that no message carries.
+
+    Whoever brought one has died before it was known what becomes of the message. What a message
+    carries is held by nobody from then on, and not looked at again. Returns how many were settled.
+    """
+    settled = await tx.execute(_FORSAKEN, {"before": before, "now": now, "at_most": at_most})
+    return settled.rowcount
+
+
+_FORSAKEN = text("""
+    UPDATE gateway.media f SET
+        holders = NULL,
+        deleted_at = CASE WHEN looked.lost THEN cast(:now AS timestamptz) END,
+        filename = CASE WHEN NOT looked.lost THEN f.filename END
+    FROM (
+        SELECT h.id, NOT EXISTS (
+            SELECT FROM dispatcher.messages w WHERE w.media_id = h.id
+        ) AS lost
+        FROM (
+            SELECT id FROM gateway.media
+            WHERE holders IS NOT NULL AND deleted_at IS NULL AND held_at < :before
+            ORDER BY held_at LIMIT :at_most FOR UPDATE SKIP LOCKED
+        ) AS h
+    ) AS looked
+    WHERE f.id = looked.id
 """)
 
 

@@ -83,6 +83,7 @@ class MessageRow(Base):
             "sequence",
             postgresql_where=text("target_id IS NOT NULL"),
         ),
+        Index("ix_messages_media_id", "media_id", postgresql_where=text("media_id IS NOT NULL")),
         # Both are empty but for moments: what is done leaves them.
         Index("ix_messages_unsealed", "id", postgresql_where=text("content IS NOT NULL")),
         Index("ix_messages_unindexed", "sequence", postgresql_where=text("words = '{}'::bigint[]")),

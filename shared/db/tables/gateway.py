@@ -369,8 +369,9 @@ class MediaRow(Base):
     ``instance_id`` is whose key brought it; a file without one was brought by a person, and
     ``uploaded_by`` says who, unless that was before it was kept. One that is ``passing`` came
     with a message, and is kept no longer than what that says. ``holders`` are the requests that
-    have brought it with a message which was not refused; it goes with the last of them. Without, it
-    was uploaded by itself or has been named since, and stays. A row with ``deleted_at`` is as good
+    have brought it with a message which was not refused; it goes with the last of them, or a day
+    after the last was ``held_at`` if no message has come of it. Without, it was uploaded by itself,
+    is carried by a message or has been named since, and stays. A row with ``deleted_at`` is as good
     as gone, has no name any more, and since ``erased_at`` no bytes; with the id of a row in
     ``sessions.inbound_media`` it says that a received file was deleted.
     """
@@ -389,6 +390,11 @@ class MediaRow(Base):
             "deleted_at",
             postgresql_where=text("deleted_at IS NOT NULL AND erased_at IS NULL"),
         ),
+        Index(
+            "ix_media_held",
+            "held_at",
+            postgresql_where=text("holders IS NOT NULL AND deleted_at IS NULL"),
+        ),
         Index("ix_media_erased", "erased_at", postgresql_where=text("erased_at IS NOT NULL")),
         SCHEMA,
     )
@@ -403,6 +409,7 @@ class MediaRow(Base):
     filename: Mapped[Word | None]
     passing: Mapped[bool] = mapped_column(server_default=text("false"))
     holders: Mapped[int | None]
+    held_at: Mapped[Moment | None]
     created_at: Mapped[Moment]
     deleted_at: Mapped[Moment | None]
     erased_at: Mapped[Moment | None]

@@ -1,5 +1,7 @@
 """Retention of organizations reaches whatever is left of messages; an index that nothing reads."""
 
+from typing import Final
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -7,6 +9,13 @@ revision = "0012"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
+
+# Schema, table, name, column and of which rows; of messages those with files alone.
+INDEXES: Final = (
+    ("gateway", "media", "ix_media_erased", "erased_at", "erased_at IS NOT NULL"),
+    ("gateway", "media", "ix_media_held", "held_at", "holders IS NOT NULL AND deleted_at IS NULL"),
+    ("dispatcher", "messages", "ix_messages_media_id", "media_id", "media_id IS NOT NULL"),
+)
 
 
 def upgrade() -> None:
@@ -27,6 +36,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("retention_days > 0"),
         if_not_exists=True,
     )
+    op.add_column(
+        "media",
+        sa.Column("held_at", sa.DateTime(timezone=True), nullable=True),
+        schema="gateway",
+        if_not_exists=True,
+    )
+    op.execute("UPDATE gateway.media SET held_at = created_at WHERE holders IS NOT NULL")
     # Names of files that are gone already.
     op.execute(
         "UPDATE gateway.media SET filename = NULL"
@@ -35,25 +51,26 @@ def upgrade() -> None:
     # Outside of any transaction, and patient: waiting like this holds nobody up.
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = '30min'")
-        # One that was not built to its end is there, but nobody may use it.
-        half_built = op.get_bind().scalar(
-            sa.text(
-                "SELECT NOT indisvalid FROM pg_index"
-                " WHERE indexrelid = to_regclass('gateway.ix_media_erased')"
+        for schema, table, name, column, where in INDEXES:
+            # One that was not built to its end is there, but nobody may use it.
+            half_built = op.get_bind().scalar(
+                sa.text(
+                    "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)"
+                ),
+                {"name": f"{schema}.{name}"},
             )
-        )
-        if half_built:
-            _drop("media", "ix_media_erased")
-        op.create_index(
-            "ix_media_erased",
-            "media",
-            ["erased_at"],
-            schema="gateway",
-            postgresql_where=sa.text("erased_at IS NOT NULL"),
-            if_not_exists=True,
-            postgresql_concurrently=True,
-        )
-        _drop("events", "ix_events_time")
+            if half_built:
+                _drop(schema, table, name)
+            op.create_index(
+                name,
+                table,
+                [column],
+                schema=schema,
+                postgresql_where=sa.text(where),
+                if_not_exists=True,
+                postgresql_concurrently=True,
+            )
+        _drop("gateway", "events", "ix_events_time")
         op.execute("RESET lock_timeout")
 
 
@@ -68,12 +85,16 @@ def downgrade() -> None:
             if_not_exists=True,
             postgresql_concurrently=True,
         )
-        _drop("media", "ix_media_erased")
-    _drop("organizations", "ix_organizations_retention", beside=False)
+        for schema, table, name, _, _ in reversed(INDEXES):
+            _drop(schema, table, name)
+    op.drop_column("media", "held_at", schema="gateway", if_exists=True)
+    op.drop_index(
+        "ix_organizations_retention", table_name="organizations", schema="gateway", if_exists=True
+    )
     op.drop_table("tenant_logs", schema="gateway", if_exists=True)
 
 
-def _drop(table: str, name: str, *, beside: bool = True) -> None:
+def _drop(schema: str, table: str, name: str) -> None:
     op.drop_index(
-        name, table_name=table, schema="gateway", if_exists=True, postgresql_concurrently=beside
+        name, table_name=table, schema=schema, if_exists=True, postgresql_concurrently=True
     )
