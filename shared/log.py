@@ -3,14 +3,18 @@
 import logging
 import re
 import sys
+import threading
+import traceback
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 from typing_extensions import override
+
+from shared.errors import PlatformError
 
 # Fields that never appear, whatever somebody logs.
 SECRET = frozenset(
@@ -39,6 +43,25 @@ _NUMBER = re.compile(r"(?:(?<![\w-])|(?<=%2[Bb]))\+?\d{7,15}(?=@|-\d{8,11}@|(?![
 _TOKEN = re.compile(r"\b(?:api_[\w-]{20,}|(?:sk_|rt_|inv_|whsec_|eyJ)[\w\-+/=.]{8,})")
 _CREDENTIAL = re.compile(r"(://)[^\s/:@]*:[^\s/@]+(?=@)|(\b(?:Bearer|Basic) )[^\s'\"]{8,}")
 MASK = "***"
+
+# What the interpreter says of them names what the code does, and no value of anybody's.
+_OF_CODE: Final = frozenset(
+    {
+        AttributeError,
+        ImportError,
+        IndexError,
+        MemoryError,
+        ModuleNotFoundError,
+        NameError,
+        NotImplementedError,
+        RecursionError,
+        TypeError,
+        UnboundLocalError,
+        ZeroDivisionError,
+    }
+)
+# By what PostgreSQL's errors say where they are from; its sentences repeat rows.
+_OF_POSTGRESQL: Final = ("sqlstate", "schema_name", "table_name", "column_name", "constraint_name")
 
 
 def mask_text(text: str) -> str:
@@ -79,6 +102,51 @@ def _is_secret(name: str) -> bool:
     return name.lower().replace("-", "_") in SECRET
 
 
+def said_of(error: BaseException) -> str:
+    """What may be told of an error: its type, and its words if those are ours or say no value.
+
+    Words of others repeat what they could not deal with: a row, a body, a text that is no number.
+    """
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    if isinstance(error, PlatformError | OSError) or type(error) in _OF_CODE:
+        return f"{name}: {mask_text(str(error))}" if str(error) else name
+    places = [str(place) for at in _OF_POSTGRESQL if (place := getattr(error, at, None))]
+    return f"{name} ({', '.join(places)})" if places else name
+
+
+def _trace(error: BaseException, seen: frozenset[int] = frozenset()) -> str:
+    """A traceback without what was said: where it happened, in which line, and of which type."""
+    if id(error) in seen:
+        return said_of(error)
+    seen |= {id(error)}
+    told = ""
+    before = error.__cause__
+    if before is None and not error.__suppress_context__:
+        before = error.__context__
+    if before is not None:
+        how = "directly caused" if error.__cause__ is not None else "was being handled before"
+        told = f"{_trace(before, seen)}\n\nThis {how}:\n\n"
+    if error.__traceback__ is not None:
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        told += f"Traceback (most recent call last):\n{frames}"
+    told += said_of(error)
+    if isinstance(error, BaseExceptionGroup):
+        told += "".join(f"\n\nOne of them:\n\n{_trace(one, seen)}" for one in error.exceptions)
+    return told
+
+
+def tell_failure(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put the traceback that belongs to a line into it."""
+    failure = event.pop("exc_info", None)
+    if failure is True:
+        failure = sys.exc_info()
+    if isinstance(failure, tuple):
+        failure = failure[1]
+    if isinstance(failure, BaseException):
+        event["exception"] = _trace(failure)
+    return event
+
+
 def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] = "auto") -> None:
     """Set up logging for the whole process, other libraries' included."""
     console = style == "console" or (style == "auto" and sys.stdout.isatty())
@@ -87,7 +155,7 @@ def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] 
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        tell_failure,
         mask,
     ]
     if console:
@@ -106,6 +174,8 @@ def configure(*, level: str = "INFO", style: Literal["auto", "json", "console"] 
         level=max(number, logging.WARNING), handlers=[_Forward()], force=True, format="%(message)s"
     )
     sys.excepthook = _process_failed
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _nobody_asked
     for chatty in ("aio_pika", "aiormq"):
         # They log every failed attempt to connect as an error, traceback included; we log it once.
         logging.getLogger(chatty).setLevel(logging.CRITICAL)
@@ -130,6 +200,15 @@ def _process_failed(
     structlog.get_logger().critical("process_failed", exc_info=(kind, error, traceback))
 
 
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    structlog.get_logger().error("thread_failed", exc_info=failed.exc_value)
+
+
+def _nobody_asked(failed: "sys.UnraisableHookArgs") -> None:
+    """What goes wrong where nobody can be told, as when something is tidied away."""
+    structlog.get_logger().error("failed_unheard", exc_info=failed.exc_value)
+
+
 class _Forward(logging.Handler):
     """Sends what libraries log through the same processors, so that it is masked as well."""
 
@@ -138,12 +217,13 @@ class _Forward(logging.Handler):
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # its arguments do not fit its format
-            message = f"{record.msg} {record.args}"
+            message = str(record.msg)
         structlog.get_logger().log(
             # There are levels in between, and structlog knows none of them.
             min(record.levelno // 10 * 10, logging.CRITICAL),
             "library_logged",
             library=record.name,
-            message=message,
+            # Behind the first line asyncio shows objects, and what they hold.
+            message=message.partition("\n")[0],
             exc_info=record.exc_info,
         )

@@ -83,6 +83,8 @@ class Database:
             max_overflow=0,
             pool_timeout=10,
             pool_pre_ping=False,
+            # Else what goes wrong repeats what was to be written.
+            hide_parameters=True,
             connect_args={"server_settings": server, "timeout": 5},
         )
         hot_pool = _hot_pool(url, server, size=hot)

@@ -43,6 +43,8 @@ SETTINGS: Mapping[str, str] = {
     # No replica will ever read the log.
     "wal_level": "minimal",
     "max_wal_senders": "0",
+    # Its log says what went wrong, but not over which row.
+    "log_error_verbosity": "terse",
 }
 
 

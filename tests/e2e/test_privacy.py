@@ -130,3 +130,85 @@ async def test_nothing_that_was_said_can_be_read_where_nobody_meant_it_to_be(
     assert leaked((*SAID, *numbers), log) == []
     assert leaked((*SAID, *numbers), json.dumps(timelines)) == []
     assert leaked((*SAID, *numbers), audit) == []
+
+
+# A database that does not take some of it, and says of what: with the row, or in its own words.
+BROKEN = (
+    f"""
+    ALTER TABLE dispatcher.messages ADD CONSTRAINT broken
+    CHECK (metadata IS NULL AND sender <> '{CONTACT}') NOT VALID
+    """,
+    "ALTER TABLE gateway.phone_mappings ADD CONSTRAINT broken CHECK (false) NOT VALID",
+    """
+    CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'not this: %', NEW; END $$
+    """,
+    """
+    CREATE TRIGGER broken BEFORE UPDATE ON gateway.instances
+    FOR EACH ROW EXECUTE FUNCTION broken()
+    """,
+)
+
+
+def server_log(folder: Path) -> str:
+    """What PostgreSQL has said by itself, not what the trigger above has it say."""
+    said = (folder / "postgres" / "postgres.log").read_text(errors="replace")
+    return "\n".join(line for line in said.splitlines() if "not this:" not in line)
+
+
+@pytest.mark.timeout(300)
+async def test_what_breaks_tells_how_but_not_over_what(running: System) -> None:
+    """Handlers and consumers crash over rows whose values the database repeats in its errors."""
+    process = running.processes["embedded"]
+    async with Customer.of(running.url) as customer:
+        made = await customer.instance()
+        sender = customer.with_key(made["key"])
+        me = (await customer.get("/api/auth/me")).data["user"]["id"]
+        about = {"message": SAID[0], "metadata": {"about": SAID[1]}}
+        accepted = await sender.text(ECHO, SAID[0])
+        assert accepted.status == 202
+        sql = await asyncpg.connect(running.database_url)
+        for statement in BROKEN:
+            await sql.execute(statement)
+        await sql.close()
+        crashed = [
+            await sender.post("/api/messages/text", {"to": CONTACT, **about}),
+            await customer.call("PUT", f"/api/instances/{made['id']}", json={"name": SAID[2]}),
+            await customer.post(
+                f"/api/instances/{made['id']}/phone-mappings",
+                {"phoneNumber": CONTACT, "userId": me},
+            ),
+        ]
+        assert [answer.status for answer in crashed] == [500] * 3
+        shown = json.dumps([answer.body for answer in crashed])
+        inbound = await customer.post(
+            f"/api/sandbox/instances/{made['id']}/inbound", {"from": CONTACT, "message": SAID[3]}
+        )
+        assert inbound.status == 202
+
+        async def dead() -> Any:
+            return (await customer.get("/api/dead-letters")).data
+
+        letters = json.dumps(await eventually(dead, within=PATIENCE * 4))
+        audit = json.dumps((await customer.get("/api/audit-logs")).body)
+        timeline = json.dumps(
+            (await customer.get(f"/api/messages/{accepted.data['id']}/timeline")).body
+        )
+        rows = await dump(running)
+    log = process.output()
+    for event in ("request_crashed", "message_handler_failed"):
+        assert event in log
+    assert "CheckViolationError" in log
+    server = server_log(Path(process.environment["WAYPOST_DATA"]))
+    assert "violates check constraint" in server
+    private = (*SAID, ECHO[1:], CONTACT[1:])
+    for name, text in (
+        ("log", log),
+        ("answers", shown),
+        ("letters", letters),
+        ("audit", audit),
+        ("timeline", timeline),
+        ("server's log", server),
+    ):
+        assert leaked(private, text) == [], name
+    assert leaked((*SAID[:1], *SAID[3:]), rows) == []

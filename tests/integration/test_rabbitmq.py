@@ -24,6 +24,8 @@ from shared.broker.rabbitmq_frames import FRAME_OVERHEAD, encode
 from shared.broker.rabbitmq_link import connected_driver, translated
 from shared.broker.topology import DEAD, Binding, Exchange, Queue, Topology
 from shared.errors import Transient, Unroutable
+from shared.ids import new_id
+from shared.log import tell_failure
 from tests.support.broker import PATIENCE, Inbox, Names, remove_from_rabbitmq
 from tests.support.eventually import eventually
 
@@ -252,6 +254,31 @@ async def test_a_queue_that_refuses_makes_publishing_transient(
 
         with pytest.raises(Transient, match="refused"):
             await broker.publish([names.message(number, to="full") for number in range(20)])
+
+
+async def test_what_the_broker_does_not_take_is_not_repeated_in_the_log(
+    broker: RabbitBroker, driver: AbstractConnection, names: Names
+) -> None:
+    """Neither by what we raise, nor by what the driver raises, which holds the message."""
+    body = b"Quetzalcoatl"
+    errors: list[Exception] = []
+    for exchange in (names.direct, "nowhere"):
+        try:
+            await broker.publish([Outgoing(exchange, "nobody", body, str(new_id()), "test")])
+        except (Transient, Unroutable) as error:
+            errors.append(error)
+    channel = await driver.channel(on_return_raises=True)
+    with pytest.raises(Transient) as told, translated("publishing"):
+        await channel.basic_publish(
+            body, exchange=names.direct, routing_key="nobody", mandatory=True
+        )
+    assert isinstance(told.value.__cause__, aiormq.exceptions.PublishError)
+    errors.append(told.value)
+    assert len(errors) == 3
+    for one in errors:
+        line = tell_failure(None, "error", {"exc_info": one})
+        assert "Traceback" in line["exception"]
+        assert "Quetzalcoatl" not in f"{line} {one}"
 
 
 async def test_what_is_unroutable_is_told_to_whoever_published_it(

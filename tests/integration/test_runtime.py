@@ -393,7 +393,9 @@ async def test_a_loop_that_dies_ends_the_process_with_an_error() -> None:
         assert await service.ended() == 1
     assert service.words[0] == "received"
     (line,) = (line for line in service.logged if line["event"] == "process_failed")
-    assert "LookupError: the loop is broken" in line["exception"]
+    # The line that raised it is shown; of what it said, nothing.
+    assert 'raise LookupError("the loop is broken")' in line["exception"]
+    assert line["exception"].endswith("\nLookupError")
 
 
 async def test_all_problems_of_the_settings_are_told_at_once_with_status_two() -> None:
