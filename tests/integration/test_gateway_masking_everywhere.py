@@ -41,7 +41,6 @@ from shared.ids import new_id
 from shared.messaging.contents import seal
 from shared.messaging.outbox import event, outgoing
 from tests.integration.test_gateway_events import joined
-from tests.integration.test_role_matrix import BODIES, Call, Matrix, World, calls
 from tests.support import gateway as gateway_support
 from tests.support.builders import NOON
 from tests.support.customer import Answer as Response
@@ -50,6 +49,7 @@ from tests.support.gateway import Gateway
 from tests.support.houses import GROUP, Builder, Caller, House
 from tests.support.keys import RING
 from tests.support.live import LiveClient
+from tests.support.matrix import BODIES, Call, Matrix, World, calls
 
 # Those of the world: of the instance, of a contact, of who founded the group.
 OWN, CONTACT, FOUNDER = "12025550001", "12025550142", "12025550177"
@@ -149,9 +149,12 @@ class Office:
 
     async def call(self, call: Call, caller: Caller) -> Response:
         """One route as the role matrix calls it, but that nobody names a number of the world."""
-        body = json.dumps(
-            self.reacting() if call.key == REACTING else self.matrix.body(call, caller)
-        )
+        named: Any = None
+        if call.key == REACTING:
+            named = self.reacting()
+        elif call.changes:
+            named = self.matrix.body(call, caller, self.house.named)
+        body = json.dumps(named)
         for number in (ADDRESSED, CONTACT):
             body = body.replace(number, NAMED)
         path = call.filled(self.house).replace(GROUP, OLD_GROUP)

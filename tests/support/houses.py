@@ -12,6 +12,7 @@ from shared.ids import new_id
 from shared.security.tokens import AccessTokens, KeyKind, issue_key
 from tests.support.builders import NOON, a_message_row, an_instance, an_organization
 from tests.support.customer import Customer
+from tests.support.events import an_event, publish
 from tests.support.gateway import ALL, SECRET, Gateway
 
 LATER: Final = datetime(2036, 1, 1, tzinfo=UTC)
@@ -20,6 +21,7 @@ PICTURE: Final = (
     "60e6kgAAAABJRU5ErkJggg=="
 )
 GROUP: Final = "120363000000000001@g.us"
+BESIDE: Final = "agent of the other instance"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Caller:
 
 @dataclass
 class House:
-    """An organization with two instances; everything that a path can name is the first one's."""
+    """An organization with two instances; everything that a request can name is the first one's."""
 
     tenant: UUID
     instance: UUID
@@ -65,22 +67,27 @@ class Builder:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._houses = 0
         self._tokens = AccessTokens(secrets=[SECRET], lifetime=timedelta(days=300))
 
     async def house(self, name: str) -> House:
         """A whole organization, and everybody who calls for it."""
         sql = self._gateway.sql
         tenant = await an_organization(sql, name=f"House {name}", plan="max")
+        self._houses += 1
+        number = f"+120255501{self._houses}"
         house = House(
             tenant,
-            await an_instance(sql, tenant, phone_number="+12025550001"),
-            await an_instance(sql, tenant, phone_number="+12025550002"),
+            await an_instance(sql, tenant, phone_number=f"{number}1"),
+            await an_instance(sql, tenant, phone_number=f"{number}2"),
         )
+        house.named = {"sender": f"{number}1", "contact": f"{number}3"}
         for role in ("admin", "manager"):
             await self._person(house, role, role)
         for role in ("agent", "viewer"):
-            await self._person(house, role, role, assigned=True)
-            await self._person(house, f"{role} without assignment", role, sees=False)
+            await self._person(house, role, role, assigned=house.instance)
+        await self._person(house, BESIDE, "agent", assigned=house.other, sees=False)
+        await self._person(house, "viewer without assignment", "viewer", sees=False)
         await self._person(house, "deactivated admin", "admin", active=False, out=401)
         await sql.execute(
             "UPDATE gateway.users SET manager_id = $1 WHERE id = $2",
@@ -119,7 +126,7 @@ class Builder:
         name: str,
         role: str,
         *,
-        assigned: bool = False,
+        assigned: UUID | None = None,
         sees: bool = True,
         active: bool = True,
         out: int | None = None,
@@ -148,12 +155,12 @@ class Builder:
             NOON,
             LATER,
         )
-        if assigned:
+        if assigned is not None:
             await sql.execute(
                 "INSERT INTO gateway.assignments (user_id, instance_id, assigned_at)"
                 " VALUES ($1, $2, $3)",
                 user_id,
-                house.instance,
+                assigned,
                 NOON,
             )
         token = self._tokens.issue(
@@ -223,18 +230,48 @@ class Builder:
                 instance,
                 NOON,
             )
-        house.named = {
+        house.named |= {
             "organization": str(house.tenant),
             "instance": str(house.instance),
-            "message": str(await a_message_row(sql, house.tenant, house.instance)),
+            "message": await self._message(house),
             "media": media.data["id"],
             "member": str(house.people["agent"]),
+            "manager": str(house.people["manager"]),
             "instance key": await self._id_of("instance_keys", "instance_id", house.instance),
             "user key": await self._id_of("user_keys", "user_id", house.people["manager"]),
             "group": GROUP,
             "dead letter": await self._dead_letter(house),
-            "phone mapping": await self._mapping(house),
+            "phone mapping": await self._mapping(house, "+12025550188"),
         }
+        await self._more(house, uploader.customer)
+
+    async def _more(self, house: House, uploader: Customer) -> None:
+        """A second one of what is listed newest first, so that cursors lead to the first ones."""
+        await self._message(house)
+        (await uploader.post("/api/media", {"base64": PICTURE})).data  # noqa: B018 - asserts success
+        await self._dead_letter(house)
+        await self._mapping(house, "+12025550187")
+        await publish(self._gateway.broker, an_event(house.tenant, house.instance))
+        for _ in range(2):
+            await self._gateway.sql.execute(
+                "INSERT INTO gateway.audit_logs (id, at, tenant_id, actor_type, user_id, action,"
+                " resource_type, resource_id, times) VALUES ($1, $2, $3, 'user', $4,"
+                " 'instance.changed', 'instance', $5, 1)",
+                new_id(),
+                NOON,
+                house.tenant,
+                house.people["agent"],
+                str(house.instance),
+            )
+
+    async def _message(self, house: House) -> str:
+        sql, contact = self._gateway.sql, house.named["contact"].removeprefix("+")
+        chat = f"{contact}@s.whatsapp.net"
+        id_ = await a_message_row(sql, house.tenant, house.instance, chat=chat)
+        await sql.execute(
+            "UPDATE dispatcher.messages SET sender = $1 WHERE id = $2", house.named["sender"], id_
+        )
+        return str(id_)
 
     async def _dead_letter(self, house: House) -> str:
         id_ = new_id()
@@ -249,14 +286,15 @@ class Builder:
         )
         return str(id_)
 
-    async def _mapping(self, house: House) -> str:
+    async def _mapping(self, house: House, number: str) -> str:
         id_ = new_id()
         await self._gateway.sql.execute(
             "INSERT INTO gateway.phone_mappings (id, tenant_id, instance_id, phone_number, user_id,"
-            " created_at) VALUES ($1, $2, $3, '+12025550188', $4, $5)",
+            " created_at) VALUES ($1, $2, $3, $4, $5, $6)",
             id_,
             house.tenant,
             house.instance,
+            number,
             house.people["agent"],
             NOON,
         )

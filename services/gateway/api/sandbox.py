@@ -1,6 +1,7 @@
 """The sandbox's remote control: scanning a code, and making contacts write."""
 
 import secrets
+from contextlib import suppress
 from typing import Final, Literal, Self
 from uuid import UUID
 
@@ -15,12 +16,14 @@ from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.once import Once
 from services.gateway.api.schemas.fields import Recipient
 from services.gateway.api.schemas.instances import Asked
+from services.gateway.domain.principal import Principal, scope_of
 from services.gateway.domain.readiness import not_ready, was_paired
+from services.gateway.store import media
 from services.gateway.store.instances import Instance
 from shared.broker.topology import shard_queue
 from shared.clock import Clock
 from shared.contracts.commands import ScanSandboxQr, WriteFromSandboxContact
-from shared.contracts.content import Content, Text
+from shared.contracts.content import Content, Media, Text
 from shared.contracts.model import Command
 from shared.db.database import Database
 from shared.db.tables.gateway import GatewayOutboxRow
@@ -29,7 +32,7 @@ from shared.ids import id_of
 from shared.messaging import outbox
 from shared.messaging.outbox import Relay
 from shared.security.sealing import KeyRing
-from shared.web.body import BodyLimits, read_model
+from shared.web.body import BodyLimits, invalid, read_model
 from shared.web.envelope import respond
 from shared.web.schemas import ApiModel, ApiView
 
@@ -129,6 +132,7 @@ class Sandbox:
             instance = await _sandboxed(tx, request)
             if not was_paired(instance.status):
                 raise not_ready(instance.status)
+            await _require_seen(tx, request[PRINCIPAL], body.said)
             engine_id = "3EB0" + secrets.token_hex(9).upper()
             if body.message_id is not None and body.action != "message":
                 engine_id = await _named(tx, instance, body.message_id, "messageId")
@@ -168,6 +172,19 @@ class Sandbox:
     async def _tell(self, tx: AsyncConnection, instance: Instance, command: Command) -> None:
         row = outbox.command(command, to=shard_queue(instance.shard))
         await outbox.add(tx, GatewayOutboxRow, [row], now=self._clock.now(), ring=self._ring)
+
+
+async def _require_seen(tx: AsyncConnection, principal: Principal, content: Content | None) -> None:
+    """Raise about a file that the caller does not see: a contact would show it to them."""
+    if not isinstance(content, Media) or content.media_id is None:
+        return
+    found = None
+    with suppress(ValueError):
+        found = await media.find(tx, scope_of(principal), UUID(content.media_id))
+    if found is None:
+        raise invalid(
+            {"content.mediaId": "is not a file of yours, or was deleted; upload it first"}
+        )
 
 
 async def _sandboxed(tx: AsyncConnection, request: web.Request) -> Instance:
