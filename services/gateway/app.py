@@ -352,7 +352,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             clock=clock,
         ),
         stats=Stats(database=database, clock=clock),
-        events=Events(database=database, ring=ring, feed=feed, clock=clock),
+        events=Events(database=database, ring=ring, feed=feed, callers=callers, clock=clock),
         sandbox=Sandbox(
             database=database, once=once, relay=relay, ring=ring, limits=limits, clock=clock
         ),

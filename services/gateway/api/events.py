@@ -7,11 +7,13 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from services.gateway.api.callers import Callers, shown_token
 from services.gateway.api.feed import Feed
 from services.gateway.api.gate import PRINCIPAL
-from services.gateway.domain.event_names import Selection, checked, selection
+from services.gateway.domain.access import ACCESS, Needs, require
+from services.gateway.domain.event_names import checked, selection
 from services.gateway.domain.masking import Sight, sight_of
-from services.gateway.domain.principal import Scope, scope_of
+from services.gateway.domain.principal import Principal, scope_of
 from services.gateway.store import events
 from services.gateway.store.events import LoggedEvent, LogPage
 from shared.clock import Clock
@@ -74,19 +76,22 @@ class EventView(ApiView):
 class Events:
     """``/api/events``."""
 
-    def __init__(self, *, database: Database, ring: KeyRing, feed: Feed, clock: Clock) -> None:
+    def __init__(
+        self, *, database: Database, ring: KeyRing, feed: Feed, callers: Callers, clock: Clock
+    ) -> None:
         self._database = database
         self._ring = ring
         self._feed = feed
+        self._callers = callers
         self._clock = clock
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, EventsQuery)
-        scope = scope_of(request[PRINCIPAL]).only(query.instance_id)
+        principal = request[PRINCIPAL]
         after = POSITIONS.decode(query.after) if query.after else None
-        found = await self._found(
-            scope, selection(query.types), after=after, limit=query.limit + 1, wait=query.wait
-        )
+        found = await self._look(principal, query, after=after)
+        if query.wait and not found.events and not self._feed.closed:
+            principal, found = await self._wait(request, query, found)
         shown, has_more = found.events[: query.limit], len(found.events) > query.limit
         pagination = Pagination(
             limit=query.limit,
@@ -95,33 +100,43 @@ class Events:
             next_cursor=POSITIONS.encode(shown[-1].sequence if has_more else found.head),
             has_more=has_more,
         )
-        sight = sight_of(request[PRINCIPAL])
+        sight = sight_of(principal)
         return respond_page([_shown(event, sight) for event in shown], pagination)
 
-    async def _found(
-        self, scope: Scope, wanted: Selection, *, after: int | None, limit: int, wait: float
-    ) -> LogPage:
-        """Events, as soon as there are any; none when the wait is over. Holds no connection."""
-        found = await self._look(scope, wanted, after=after, limit=limit)
-        deadline = self._clock.monotonic() + wait
-        if found.events or not wait or self._feed.closed:
-            return found
-        async with self._feed.waiting(scope, wanted) as waiter:
+    async def _wait(
+        self, request: web.Request, query: EventsQuery, found: LogPage
+    ) -> tuple[Principal, LogPage]:
+        """Events, as soon as there are any; none when the wait is over. Holds no connection.
+
+        They are for whoever the caller is by then: while they wait a login may end, and an
+        instance be taken from them.
+        """
+        principal = request[PRINCIPAL]
+        deadline = self._clock.monotonic() + query.wait
+        scope = scope_of(principal).only(query.instance_id)
+        async with self._feed.waiting(scope, selection(query.types)) as waiter:
             while not found.events and not self._feed.closed:
                 waiter.clear()
-                found = await self._look(scope, wanted, after=found.head, limit=limit)
+                principal = await self._callers.holder(shown_token(request))
+                require(principal, ACCESS[Needs.READ])
+                found = await self._look(principal, query, after=found.head)
                 left = deadline - self._clock.monotonic()
                 if found.events or left <= 0:
                     break
                 await waiter.wait(left)
-        return found
+        return principal, found
 
     async def _look(
-        self, scope: Scope, wanted: Selection, *, after: int | None, limit: int
+        self, principal: Principal, query: EventsQuery, *, after: int | None
     ) -> LogPage:
         async with self._database.tx() as tx:
             found = await events.page(
-                tx, scope, wanted, ring=self._ring, after=after or 0, limit=limit
+                tx,
+                scope_of(principal).only(query.instance_id),
+                selection(query.types),
+                ring=self._ring,
+                after=after or 0,
+                limit=query.limit + 1,
             )
         if after is not None and not found.follows(after):
             raise cursor_lost(found)
