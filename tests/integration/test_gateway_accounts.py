@@ -382,3 +382,26 @@ async def test_strangers_are_limited_by_address(database_url: str) -> None:
         # What stands left of our own proxy's word is the stranger's invention.
         assert await ask("198.51.100.7, 192.0.2.1") == 429
         assert await ask("192.0.2.2") == 401
+
+
+async def test_a_network_of_addresses_is_one_stranger(database_url: str) -> None:
+    """Whoever has an address of IPv6 has 2^64 of them."""
+    async with gateway_support.running(
+        database_url, limit_address_minute=3, trusted_proxies=1
+    ) as gateway:
+        stranger = gateway.stranger()
+
+        async def ask(address: str) -> int:
+            headers = {"X-Forwarded-For": address, "X-API-Key": "api_" + "x" * 43}
+            return (await stranger.get("/api/auth/me", headers=headers)).status
+
+        asked = [await ask(f"2001:db8::{n:x}") for n in range(1, 5)]
+        assert asked == [401, 401, 401, 429]
+        assert await ask("2001:db8:0:1::1") == 401
+
+
+async def test_a_network_of_addresses_has_the_failed_logins_of_one(proxied: Gateway) -> None:
+    guesses = [
+        (await from_address(proxied, f"2001:db8::{n:x}", f"guess no {n}")).status for n in range(6)
+    ]
+    assert guesses == [401] * 5 + [429]

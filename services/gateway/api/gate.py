@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from structlog.contextvars import bind_contextvars
 
-from services.gateway.api.addresses import client_address
+from services.gateway.api.addresses import client_address, counted_as
 from services.gateway.api.auditing import AUDIT, Auditing, Trace
 from services.gateway.api.callers import Callers
 from services.gateway.domain.access import ACCESS, Needs, require
@@ -157,7 +157,7 @@ class Gate:
 
     async def stranger(self, request: web.Request) -> Allowance:
         """Count it likewise, where there is no answer to put headers on."""
-        key = f"address:{self.address(request)}"
+        key = f"address:{counted_as(self.address(request))}"
         return await self._limiter.hit(key, self._address_limit)
 
     def limit(self, principal: Principal) -> Limit:

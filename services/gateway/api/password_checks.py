@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from services.gateway.api.addresses import client_address
+from services.gateway.api.addresses import client_address, counted_as
 from services.gateway.api.auditing import Auditing
 from services.gateway.domain.auditing import Security
 from services.gateway.domain.passwords import weakness
@@ -82,7 +82,7 @@ class PasswordChecks:
         """
         address = self._address(request)
         account = await self._account(email, user)
-        key = f"{account}:{address}"
+        key = f"{account}:{counted_as(address)}"
         so_far = await self._limiter.look(key, self._limit)
         if so_far.allowed:
             of_all = await self._limiter.look(account, self._account_limit)
@@ -150,7 +150,7 @@ class PasswordChecks:
         return client_address(request, trusted_proxies=self._trusted_proxies)
 
     def _key(self, request: web.Request, email: str) -> str:
-        return f"{self._address(request)}:{email}"
+        return f"{counted_as(self._address(request))}:{email}"
 
 
 def require_good(password: str, *, field: str, email: str) -> None:

@@ -16,6 +16,7 @@ from aiohttp import web
 from engineio.packet import MESSAGE, Packet
 from typing_extensions import override
 
+from services.gateway.api.addresses import counted_as
 from services.gateway.api.callers import Callers, shown_token
 from services.gateway.api.events import POSITIONS, cursor_lost
 from services.gateway.api.gate import Gate
@@ -216,7 +217,7 @@ class Live:
         if len(self._server.eio.sockets) >= self._limits.clients:
             self._metrics.live_refused.labels("full").inc()
             raise Transient("Too many are connected here; connect again.", retry_after=_SOON)
-        address = self._gate.address(request)
+        address = counted_as(self._gate.address(request))
         allowance = await self._limiter.hit(f"live:{address}", self._connects)
         if not allowance.allowed:
             self._metrics.live_refused.labels("rate").inc()
