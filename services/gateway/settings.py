@@ -258,7 +258,8 @@ class GatewaySettings(MediaSettings, SealingSettings, EgressSettings):
         ge=1024**2,
         validation_alias=_from("media_arriving", "WAYPOST_MEDIA_ARRIVING"),
         description="Bytes of files that may be arriving at once, in the folder for temporary"
-        " files; what would pass it is told to try again.",
+        " files, of which one organization takes three quarters at most; what would pass it is"
+        " told to try again.",
     )
     linger: float = Field(
         0.05,

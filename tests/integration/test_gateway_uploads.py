@@ -114,7 +114,8 @@ async def desk(database_url: str, tmp_path: Path) -> AsyncIterator[Desk]:
         desk.url = f"http://{server.host}:{server.port}"
         yield desk
         # However a file's way ended, the room that it took is free again.
-        uploads.staging.room.take(ROOM)
+        for tenant_id in (new_id(), new_id()):
+            uploads.staging.room.take(ROOM // 2, tenant_id)
 
 
 def _key_of(tenant: UUID, instance: UUID) -> Principal:
@@ -292,7 +293,8 @@ async def test_what_was_received_is_not_named_as_an_upload(desk: Desk) -> None:
 
 async def test_files_for_which_there_is_no_room_are_told_to_come_again(desk: Desk) -> None:
     large = samples.png() + bytes(512 * 1024)
-    with desk.uploads.staging.room.taken(ROOM - 400 * 1024):
+    room = desk.uploads.staging.room
+    with room.taken(ROOM // 2, new_id()), room.taken(ROOM // 2 - 400 * 1024, new_id()):
         with pytest.raises(Transient, match="try again"):
             await desk.send(large)
         with pytest.raises(Transient, match="try again"):
@@ -301,9 +303,19 @@ async def test_files_for_which_there_is_no_room_are_told_to_come_again(desk: Des
             "POST", "/", headers={"Content-Length": str(len(large)), "Content-Type": "a/b"}
         )
         with pytest.raises(Transient, match="try again"):
-            await desk.uploads.read_model(request, NewFile)
+            await desk.uploads.read_model(request, NewFile, desk.principal)
         assert (await desk.send(samples.png())).held
     assert (await desk.send(large)).held
+
+
+async def test_one_tenant_leaves_room_for_the_files_of_others(desk: Desk) -> None:
+    room, tenant = desk.uploads.staging.room, new_id()
+    with room.taken(ROOM // 2, tenant):
+        with pytest.raises(Transient, match="try again"):
+            room.take(ROOM // 2, tenant)
+        assert (await desk.send(samples.png())).held
+        room.take(ROOM // 4, tenant)
+    room.leave(ROOM // 4, tenant)
 
 
 async def test_a_file_that_is_erased_while_it_is_uploaded_again_is_put_again(desk: Desk) -> None:

@@ -63,7 +63,7 @@ class Attaching:
 
     async def message(self, request: web.Request) -> web.StreamResponse:
         """Any message; the instance may also be named by the path."""
-        body = await self._uploads.read_model(request, NewMessage)
+        body = await self._uploads.read_model(request, NewMessage, request[PRINCIPAL])
         if "id" in request.match_info:
             body = _by(body, id_in_path(request))
         if body.media is not None:
@@ -76,7 +76,7 @@ class Attaching:
         )
 
     async def _json(self, request: web.Request, kind: MediaKind) -> web.StreamResponse:
-        body = await self._uploads.read_model(request, NewMedia)
+        body = await self._uploads.read_model(request, NewMedia, request[PRINCIPAL])
         # First, so that whoever may not send by the instance stores nothing either.
         await self._sending.sender(request[PRINCIPAL], body)
         return await self._send(request, body, body, kind, body.caption)

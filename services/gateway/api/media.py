@@ -82,13 +82,18 @@ class Media:
     async def create(self, request: web.Request) -> web.StreamResponse:
         principal = request[PRINCIPAL]
         if request.content_type == MULTIPART:
-            async with self._uploads.staging.form(request, "file") as staged:
+            async with self._uploads.staging.form(
+                request, "file", tenant_id=principal.tenant_id
+            ) as staged:
                 kind = validated(staged.fields, UploadFields).kind
                 return await self._create(request, principal, staged, kind, field="file")
-        body = await self._uploads.read_model(request, NewFile)
+        body = await self._uploads.read_model(request, NewFile, principal)
         content, said = await decode(body.base64, field="base64")
         async with self._uploads.staging.content(
-            content, declared=body.mime_type or said, filename=body.filename
+            content,
+            tenant_id=principal.tenant_id,
+            declared=body.mime_type or said,
+            filename=body.filename,
         ) as staged:
             return await self._create(request, principal, staged, body.kind, field="base64")
 

@@ -7,12 +7,14 @@ bringer says about it.
 import asyncio
 import hashlib
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
+from uuid import UUID
 
 from aiohttp import BodyPartReader, MultipartReader, web
 from aiohttp.http_exceptions import HttpProcessingError, PayloadEncodingError
@@ -30,6 +32,9 @@ _PORTION: Final = 256 * 1024
 # What a form may hold besides its file: all of its other fields together, and how many.
 _FIELDS: Final = 256 * 1024
 _MOST_FIELDS: Final = 50
+
+# Of all room, a quarter is out of any one tenant's reach.
+_OTHERS: Final = 4
 
 _PLAIN: Final = frozenset({"", "binary", "8bit", "7bit"})
 
@@ -62,29 +67,38 @@ class Staged:
 
 
 class Room:
-    """The bytes that may be on their way in at once; it is for the disk as for the memory."""
+    """The bytes that may be on their way in at once; it is for the disk as for the memory.
+
+    Whoever sends slowly keeps what they take, so one tenant leaves a part of it to all others.
+    """
 
     def __init__(self, most: int) -> None:
         self._free = most
+        self._each = most - most // _OTHERS
+        self._taken: Counter[UUID] = Counter()
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, tenant_id: UUID) -> None:
         """Take up ``size`` bytes; raises ``Transient`` if there is no room for them."""
-        if size > self._free:
+        if size > self._free or self._taken[tenant_id] + size > self._each:
             raise Transient("Too many files are arriving at once; try again shortly.")
         self._free -= size
+        self._taken[tenant_id] += size
 
-    def leave(self, size: int) -> None:
+    def leave(self, size: int, tenant_id: UUID) -> None:
         """Give back what was taken."""
         self._free += size
+        self._taken[tenant_id] -= size
+        if not self._taken[tenant_id]:
+            del self._taken[tenant_id]
 
     @contextmanager
-    def taken(self, size: int) -> Iterator[None]:
+    def taken(self, size: int, tenant_id: UUID) -> Iterator[None]:
         """Room for ``size`` bytes within the block. Raises ``Transient``."""
-        self.take(size)
+        self.take(size, tenant_id)
         try:
             yield
         finally:
-            self.leave(size)
+            self.leave(size, tenant_id)
 
 
 class Staging:
@@ -98,7 +112,9 @@ class Staging:
         self._deadline = deadline
 
     @asynccontextmanager
-    async def form(self, request: web.Request, field: str) -> AsyncIterator[Staged]:
+    async def form(
+        self, request: web.Request, field: str, *, tenant_id: UUID
+    ) -> AsyncIterator[Staged]:
         """The file that a multipart request brings under ``field``, with its other fields.
 
         Raises ``PayloadTooLarge`` while it is still coming, ``BadRequest`` for a form that is
@@ -109,7 +125,7 @@ class Staging:
             raise self._too_large()
         with (
             tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder,
-            self._taking() as take,
+            self._taking(tenant_id) as take,
         ):
             try:
                 async with asyncio.timeout(self._deadline.total_seconds()):
@@ -125,14 +141,14 @@ class Staging:
 
     @asynccontextmanager
     async def content(
-        self, content: bytes, *, declared: str | None, filename: str | None
+        self, content: bytes, *, tenant_id: UUID, declared: str | None, filename: str | None
     ) -> AsyncIterator[Staged]:
         """A file that is in memory already. Raises ``PayloadTooLarge``."""
         if len(content) > self.largest:
             raise self._too_large()
         with (
             tempfile.TemporaryDirectory(prefix="waypost-upload-") as folder,
-            self.room.taken(len(content)),
+            self.room.taken(len(content), tenant_id),
         ):
             path = Path(folder) / "file"
             await asyncio.to_thread(path.write_bytes, content)
@@ -148,19 +164,19 @@ class Staging:
             )
 
     @contextmanager
-    def _taking(self) -> Iterator[Callable[[int], None]]:
+    def _taking(self, tenant_id: UUID) -> Iterator[Callable[[int], None]]:
         """Take room as a file grows; all of it is given back at the end."""
         taken = 0
 
         def take(size: int) -> None:
             nonlocal taken
-            self.room.take(size)
+            self.room.take(size, tenant_id)
             taken += size
 
         try:
             yield take
         finally:
-            self.room.leave(taken)
+            self.room.leave(taken, tenant_id)
 
     async def _form(
         self, request: web.Request, field: str, path: Path, take: Callable[[int], None]

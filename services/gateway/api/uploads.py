@@ -103,7 +103,9 @@ class Uploads:
         """How large a JSON body may be that holds a file as base64."""
         return BodyLimits(largest=self.staging.largest * 4 // 3 + _BESIDE)
 
-    async def read_model(self, request: web.Request, model: type[ModelT]) -> ModelT:
+    async def read_model(
+        self, request: web.Request, model: type[ModelT], principal: Principal
+    ) -> ModelT:
         """A JSON body that may hold a file, as a model.
 
         Like ``shared.web.body.read_model`` up to ``body_limits``, but only as many large ones at a
@@ -115,7 +117,7 @@ class Uploads:
             size = limits.largest
         if size <= _BESIDE:
             return await read_model(request, model, limits)
-        with self.staging.room.taken(size):
+        with self.staging.room.taken(size, principal.tenant_id):
             return await read_model(request, model, limits)
 
     async def take_file(
@@ -129,7 +131,7 @@ class Uploads:
         about the field; and ``Transient`` if the store is away. Then nothing was stored.
         """
         require_form(request)
-        async with self.staging.form(request, field) as staged:
+        async with self.staging.form(request, field, tenant_id=principal.tenant_id) as staged:
             mime_type = self.type_of(staged, kind, field=field)
             return await self._stored(request, principal, staged, mime_type)
 
@@ -150,7 +152,10 @@ class Uploads:
         """
         decoded, said = await decode(content, field=field)
         async with self.staging.content(
-            decoded, declared=declared or said, filename=filename
+            decoded,
+            tenant_id=principal.tenant_id,
+            declared=declared or said,
+            filename=filename,
         ) as staged:
             mime_type = self.type_of(staged, kind, field=field)
             return await self._stored(request, principal, staged, mime_type)
