@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ LOOK_EVERY: Final = timedelta(seconds=1)
 PUTS: Final = 3
 # What cannot be read is looked at again after so long: somebody may bring its key back.
 UNREADABLE: Final = timedelta(minutes=1)
+# Of all files at a time, a quarter is out of any one tenant's reach.
+OTHERS: Final = 4
 
 
 class Sessions(Protocol):
@@ -58,6 +61,8 @@ class _Measured:
 
 class Fetching:
     """Fetches what is due for the shards of this process, a bounded number at a time.
+
+    One tenant leaves a part of that to all others, however much of its own is overdue.
 
     An attempt is counted before it is made. Everything after that may be repeated: the same file
     put again is the same file, and a row is marked once. ``largest`` is in bytes.
@@ -93,7 +98,8 @@ class Fetching:
         self._deadline = deadline.total_seconds()
         self._largest = largest
         self._most = most
-        self._tasks: dict[asyncio.Task[None], UUID] = {}
+        self._each = most - most // OTHERS
+        self._tasks: dict[asyncio.Task[None], Waiting] = {}
         self._nudge = Nudge()
         self._group: asyncio.TaskGroup | None = None
 
@@ -132,19 +138,28 @@ class Fetching:
         if room <= 0 or not leases:
             return
         now = self._clock.now()
+        under_way = Counter(waiting.tenant_id for waiting in self._tasks.values())
         async with self._database.hot() as connection:
-            found, unreadable = await inbound_media.due(
+            due, unreadable = await inbound_media.due(
                 connection,
                 leases.keys(),
                 ring=self._ring,
                 now=now,
-                without=self._tasks.values(),
+                without=[waiting.id for waiting in self._tasks.values()],
+                without_tenants=[id_ for id_, count in under_way.items() if count >= self._each],
                 limit=room,
             )
         if unreadable:
             await self._put_off({leases[shard] for _, shard in unreadable}, unreadable)
+        found = []
+        for waiting in due:
+            under_way[waiting.tenant_id] += 1
+            if under_way[waiting.tenant_id] <= self._each:
+                found.append(waiting)
         if not found:
             return
+        if len(found) < len(due):
+            self._nudge.set()  # For what others have behind those that were left out.
         tries = [
             (
                 leases[waiting.shard],
@@ -182,7 +197,7 @@ class Fetching:
         if self._group is None:
             raise RuntimeError("files are fetched within running() only")
         task = self._group.create_task(self._try(lease, waiting), name=f"fetch:{waiting.id}")
-        self._tasks[task] = waiting.id
+        self._tasks[task] = waiting
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

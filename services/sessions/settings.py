@@ -102,8 +102,8 @@ class SessionsSettings(MediaSettings, SealingSettings, EgressSettings):
         4,
         ge=1,
         validation_alias=_env("fetch_at_once"),
-        description="Files of received messages that this process fetches at a time; each is on its"
-        " disk meanwhile.",
+        description="Files of received messages that this process fetches at a time, of more than"
+        " three at most three quarters for one tenant; each is on its disk meanwhile.",
     )
     fetch_deadline: float = Field(
         120.0,

@@ -63,12 +63,14 @@ class Source(IdleEngine):
     error: Exception | None = None
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[MediaHandle] = field(default_factory=list)
+    instances: list[UUID] = field(default_factory=list)
     at_once: int = 0
     most_at_once: int = 0
 
     @override
     async def fetch(self, instance_id: UUID, media: MediaHandle, into: Path) -> None:
         self.asked.append(media)
+        self.instances.append(instance_id)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -123,6 +125,7 @@ class Office:
         self.metrics = SessionsMetrics(CollectorRegistry())
         self.tenant = new_id()
         self.ring = RING
+        self.most = 2
         self.lease: Lease
         self.fetching: Fetching
         self._sessions: dict[UUID, Session] = {}
@@ -147,7 +150,7 @@ class Office:
             messaging=MessagingMetrics("sessions", CollectorRegistry()),
             deadline=timedelta(seconds=PATIENCE),
             largest=10_000,
-            most=2,
+            most=self.most,
         )
         async with scratch.running(), self.fetching.running():
             yield
@@ -156,13 +159,13 @@ class Office:
         self.lease = await take_shard(self.database)
         self.leases.grant([self.lease], asked_at=self.clock.monotonic())
 
-    async def an_instance(self, status: str = "ready") -> UUID:
+    async def an_instance(self, status: str = "ready", *, tenant: UUID | None = None) -> UUID:
         id_ = await an_instance(
-            self.sql, self.tenant, engine="source", shard=self.lease.shard, status=status
+            self.sql, tenant or self.tenant, engine="source", shard=self.lease.shard, status=status
         )
         instance = Instance(
             id=id_,
-            tenant_id=self.tenant,
+            tenant_id=tenant or self.tenant,
             shard=self.lease.shard,
             engine="source",
             phone_number=None,
@@ -184,6 +187,7 @@ class Office:
             "size": None,
             "attempts": 0,
             "due_at": self.clock.now(),
+            "tenant": self.tenant,
             "created_at": self.clock.now(),
             **given,
         }
@@ -193,7 +197,7 @@ class Office:
             " VALUES ($1, $2, $3, $4, '{\"secret\": \"of this file\"}', '3EB0AA', $5, $6,"
             " 'waiting', $7, $8, $9)",
             row["id"],
-            self.tenant,
+            row["tenant"],
             instance,
             self.lease.shard,
             row["mime_type"],
@@ -257,6 +261,23 @@ async def test_a_file_is_stored_as_what_its_bytes_say_and_its_handle_is_erased(
     assert (row["sha256"], row["stored_at"]) == (sha256(PNG).hexdigest(), office.clock.now())
     assert office.engine.asked == [{"secret": "of this file"}]
     assert await kept(office) == [row["sha256"]]
+
+
+async def test_a_tenant_with_many_files_leaves_room_for_those_of_others(office: Office) -> None:
+    other = await an_organization(office.sql)
+    many, few = await office.an_instance(), await office.an_instance(tenant=other)
+    for _ in range(20):
+        await office.a_file(many)
+    office.most = 4
+    async with office.open():
+        await office.fetching.step()
+        await office.until(lambda: office.engine.at_once >= 3)
+        await office.a_file(few, tenant=other)
+        await office.fetching.step()
+        await office.until(lambda: office.engine.at_once == 4)
+        assert office.engine.instances == [many, many, many, few]
+        office.engine.gate.set()
+        await office.until(lambda: office.engine.at_once == 0)
 
 
 async def test_only_so_many_are_fetched_at_a_time_and_none_twice(office: Office) -> None:

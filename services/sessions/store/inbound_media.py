@@ -85,6 +85,7 @@ async def due(
     ring: KeyRing,
     now: datetime,
     without: Collection[UUID],
+    without_tenants: Collection[UUID],
     limit: int,
 ) -> tuple[list[Waiting], list[tuple[UUID, int]]]:
     """What is due for connected instances of some shards, the longest overdue first.
@@ -99,12 +100,13 @@ async def due(
         JOIN sessions.session_states st
             ON st.instance_id = m.instance_id AND st.status = 'ready'
         WHERE m.status = 'waiting' AND m.shard = ANY($1::smallint[]) AND m.due_at <= $2
-            AND m.id <> ALL($3::uuid[])
-        ORDER BY m.due_at LIMIT $4
+            AND m.id <> ALL($3::uuid[]) AND m.tenant_id <> ALL($4::uuid[])
+        ORDER BY m.due_at LIMIT $5
         """,
         sorted(shards),
         now,
         list(without),
+        list(without_tenants),
         limit,
     )
     readable: list[Waiting] = []
