@@ -19,9 +19,14 @@ PASSWORD = "an example passphrase"
 
 @dataclass(frozen=True)
 class Callers:
-    """Headers that show a credential, by who shows it; words that only a stranger's data hold."""
+    """Headers that show a credential, by who shows it; words that only a stranger's data hold.
+
+    ``strangers`` is the id of the organization that ``stranger`` calls for.
+    """
 
     headers: dict[str, dict[str, str]]
+    stranger: dict[str, str]
+    strangers: str
     spare: dict[str, str]
     instance: str
     foreign: tuple[str, ...]
@@ -42,6 +47,8 @@ async def called(system: System) -> AsyncIterator[Callers]:
                 "key": {"X-API-Key": instance["key"]},
                 "operator": operator,
             },
+            stranger=stranger.headers,
+            strangers=(await stranger.get("/api/organization")).data["id"],
             spare=await _spare(stranger),
             instance=instance["id"],
             foreign=(*marks, hidden.data["id"]),

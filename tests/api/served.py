@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,22 @@ from services import embedded
 from services.embedded import EmbeddedSettings
 from shared import log, settings
 from shared.runtime.main import start
+from tests.api import heap
 
 SOCKET: Final = "vitals"
 
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What a process holds: ``rss`` in bytes, the connections of its API, tasks, open files."""
+    """What a process holds: ``rss`` and ``heap`` in bytes, connections of its API, tasks, files.
+
+    ``objects`` are the blocks that Python has given out, ``heap`` what C has. Both leave out what
+    an allocator keeps for later, and ``rss`` what it can give back.
+    """
 
     rss: int
+    heap: int
+    objects: int
     connections: int
     tasks: int
     files: int
@@ -53,9 +61,12 @@ async def _run(chosen: EmbeddedSettings, stop: asyncio.Event) -> None:
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         gc.collect()
+        heap.give_back()
         names = Counter(_kind(task) for task in asyncio.all_tasks())
         told = Vitals(
             rss=process.memory_info().rss,
+            heap=heap.held(),
+            objects=sys.getallocatedblocks(),
             connections=sum(
                 connection.status != psutil.CONN_LISTEN and connection.laddr[1:2] == (chosen.port,)
                 for connection in process.net_connections("tcp")
