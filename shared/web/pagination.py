@@ -5,7 +5,7 @@ between neither repeat nor hide others.
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import orjson
 from pydantic import Field, TypeAdapter, ValidationError
@@ -21,6 +21,9 @@ LARGEST_LIMIT = 100
 _VERSION = 1
 _LONGEST_CURSOR = 512
 _PARTS = 3
+
+# What the database takes for a number, whoever has made up the cursor that it stands in.
+Number = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 
 PositionT = TypeVar("PositionT")
 RowT = TypeVar("RowT")

@@ -1,14 +1,45 @@
 """What the schemas of the API are made of: camelCase outside, snake_case inside."""
 
-from typing import Annotated
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 
 from shared.web.envelope import instant
 
+TimeT = TypeVar("TimeT", bound=date)
+
+
+def _reachable(when: TimeT) -> TimeT:
+    """Times are kept in UTC, and a range that includes its last day ends where the next begins: at
+    the ends of the calendar there may be neither.
+    """
+    try:
+        if isinstance(when, datetime):
+            when.astimezone(UTC)
+        else:
+            when + timedelta(days=1)
+    except OverflowError:
+        raise ValueError("is outside of the calendar") from None
+    return when
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_reachable)]
+"""A time, with any offset."""
+
+When = Annotated[AwareDatetime | date, AfterValidator(_reachable)]
+"""A time or a day, in a query."""
+
 Instant = Annotated[
-    AwareDatetime,
+    Moment,
     PlainSerializer(instant, return_type=str, when_used="json"),
     WithJsonSchema(
         {"type": "string", "format": "date-time", "examples": ["2026-01-15T10:30:00.000Z"]}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from aiohttp import web
-from pydantic import AwareDatetime, TypeAdapter
+from pydantic import TypeAdapter
 
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.audit import AuditQuery, AuditView
@@ -21,6 +21,7 @@ from shared.errors import Forbidden
 from shared.web.body import invalid, read_query
 from shared.web.envelope import Pagination, instant, respond_page
 from shared.web.pagination import Keyset
+from shared.web.schemas import Moment
 
 CSV: Final = "text/csv"
 # Lines of one file: what is more is asked for in parts, instead of ending somewhere unsaid.
@@ -48,9 +49,7 @@ _HEADER: Final = (
     "times",
     "id",
 )
-_POSITIONS: Keyset[tuple[AwareDatetime, UUID]] = Keyset(
-    "audit", TypeAdapter(tuple[AwareDatetime, UUID])
-)
+_POSITIONS: Keyset[tuple[datetime, UUID]] = Keyset("audit", TypeAdapter(tuple[Moment, UUID]))
 
 
 class AuditLogs:

@@ -26,13 +26,11 @@ from shared.security.sealing import KeyRing, Unsealable
 from shared.web.body import read_query
 from shared.web.envelope import respond, respond_page
 from shared.web.pagination import Keyset, PageQuery
-from shared.web.schemas import ApiView, Instant
+from shared.web.schemas import ApiView, Instant, Moment
 
 log = get_logger()
 
-_POSITIONS: Keyset[tuple[datetime, UUID]] = Keyset(
-    "dead-letters", TypeAdapter(tuple[datetime, UUID])
-)
+_POSITIONS: Keyset[tuple[datetime, UUID]] = Keyset("dead-letters", TypeAdapter(tuple[Moment, UUID]))
 _QUEUES = frozenset(queue.name for queue in TOPOLOGY.queues)
 
 

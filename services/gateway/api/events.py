@@ -22,10 +22,10 @@ from shared.errors import BadRequest
 from shared.security.sealing import KeyRing
 from shared.web.body import read_query
 from shared.web.envelope import Pagination, respond_page
-from shared.web.pagination import Keyset
+from shared.web.pagination import Keyset, Number
 from shared.web.schemas import ApiModel, ApiView, Instant
 
-POSITIONS: Final[Keyset[int]] = Keyset("events", TypeAdapter(int))
+POSITIONS: Final[Keyset[int]] = Keyset("events", TypeAdapter(Number))
 """Cursors: the number of an event in the log, for live clients as for pages."""
 
 

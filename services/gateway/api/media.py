@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from aiohttp import hdrs, web
-from pydantic import AwareDatetime, TypeAdapter
+from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.api.auditing import note
@@ -41,10 +41,9 @@ from shared.web.body import read_query, validated
 from shared.web.edge import REQUEST_ID, RESPONSE_HEADERS
 from shared.web.envelope import failed, json_response, respond, respond_page
 from shared.web.pagination import Keyset
+from shared.web.schemas import Moment
 
-_POSITIONS: Keyset[tuple[AwareDatetime, UUID]] = Keyset(
-    "media", TypeAdapter(tuple[AwareDatetime, UUID])
-)
+_POSITIONS: Keyset[tuple[datetime, UUID]] = Keyset("media", TypeAdapter(tuple[Moment, UUID]))
 
 # How long a reader may take for one chunk before it counts as gone.
 _PATIENCE: Final = timedelta(minutes=1)

@@ -30,14 +30,14 @@ from shared.messaging.contents import opened
 from shared.security.sealing import KeyRing, Unsealable
 from shared.web.body import invalid, read_query
 from shared.web.envelope import Pagination, respond, respond_page
-from shared.web.pagination import Keyset
+from shared.web.pagination import Keyset, Number
 
 log = get_logger()
 
 # A search for more is a text, and a page of it would find that as well.
 MOST_ASKED: Final = 10
 
-_POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(int))
+_POSITIONS: Keyset[int] = Keyset("messages", TypeAdapter(Number))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,13 @@
 """The audit log as it is asked for and shown."""
 
-from datetime import date
 from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from services.gateway.store.audit import Logged
 from shared.web.pagination import PageQuery
-from shared.web.schemas import ApiView, Instant
+from shared.web.schemas import ApiView, Instant, When
 
 _ACTION = r"^[a-z_]+(\.[a-z_]+)*(\.\*)?$"
 
@@ -26,10 +25,10 @@ class AuditQuery(PageQuery):
     )
     resource_type: str | None = Field(default=None, max_length=64, examples=["instance"])
     resource_id: str | None = Field(default=None, max_length=200)
-    from_: AwareDatetime | date | None = Field(
+    from_: When | None = Field(
         default=None, alias="from", description="Done at this time or later; a date is a day."
     )
-    to: AwareDatetime | date | None = Field(
+    to: When | None = Field(
         default=None, description="Done before this time; of a date, the day is included (UTC)."
     )
     tenant_id: UUID | None = Field(

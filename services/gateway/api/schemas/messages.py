@@ -1,16 +1,15 @@
 """Messages: what is to be said, and what became of it."""
 
-from datetime import date
 from typing import Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from services.gateway.domain.recipients import address_of
 from services.gateway.domain.timeline import Hop
 from services.gateway.store.messages import Message
 from shared.web.pagination import PageQuery
-from shared.web.schemas import ApiView, Instant
+from shared.web.schemas import ApiView, Instant, When
 
 Status = Literal[
     "scheduled",
@@ -83,10 +82,10 @@ class MessageQuery(PageQuery):
         " than there are; go on from `nextCursor` while `hasMore` is true.",
         examples=["invoice march"],
     )
-    from_date: AwareDatetime | date | None = Field(
+    from_date: When | None = Field(
         default=None, description="Accepted at this time or later; a date is a day in UTC."
     )
-    to_date: AwareDatetime | date | None = Field(
+    to_date: When | None = Field(
         default=None, description="Accepted before this time; of a date, the day is included."
     )
     page: int | None = Field(default=None, ge=1, le=100_000, description="1 is the first.")
