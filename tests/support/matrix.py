@@ -98,8 +98,7 @@ NAMED: Final = {
 ``House.named``, which ``tests/support/houses.py`` makes.
 """
 
-# What an example names beside the instance: what there is of it has the whole of
-# test_role_matrix_references.py.
+# What examples name beside what the route is about: test_role_matrix_references.py looks at these.
 _LEFT_OUT: Final = frozenset({"instanceId", "sessionId", "replyTo", "mentions", "metadata"})
 
 OF_INSTANCE: Final = {"instance", "message", "media", "instance key", "phone mapping"}
