@@ -59,7 +59,7 @@ class Asking:
 def strangers(house: House, other: House, operator: Caller) -> list[Asking]:
     """Callers of another house, and of the same who see its other instance alone."""
     beside = {"instance": str(house.other), "group": house.named["group"]}
-    foreign = {"admin", "manager", "agent", "viewer", "key with everything"}
+    foreign = {"admin", "agent", "key with everything"}
     return [
         *(
             Asking(replace(one, foreign=True), other.named)
