@@ -53,8 +53,10 @@ from tests.support.matrix import BODIES, Call, Matrix, World, calls
 
 # Those of the world: of the instance, of a contact, of who founded the group.
 OWN, CONTACT, FOUNDER = "12025550001", "12025550142", "12025550177"
-# Those of the role matrix's world that callers name in its bodies; here they name another.
-ADDRESSED, MAPPED = "12025550199", "12025550188"
+# Those of the role matrix's world: to whom its message goes, and whom it maps.
+ADDRESSED, MAPPED = "12025550113", "12025550188"
+# Whom its callers name in their bodies; here they name another.
+EXAMPLE: Final = "12025550199"
 NAMED: Final = "12025550155"
 NUMBERS: Final = (OWN, CONTACT, FOUNDER, ADDRESSED, MAPPED)
 SAID: Final = ("Quetzalcoatl", "Xylophonist", "Zugzwang")
@@ -155,7 +157,7 @@ class Office:
         elif call.changes:
             named = self.matrix.body(call, caller, self.house.named)
         body = json.dumps(named)
-        for number in (ADDRESSED, CONTACT):
+        for number in (ADDRESSED, EXAMPLE, CONTACT):
             body = body.replace(number, NAMED)
         path = call.filled(self.house).replace(GROUP, OLD_GROUP)
         request = caller.customer.call(call.route.method, path, json=json.loads(body))
@@ -366,7 +368,7 @@ async def test_a_reaction_says_nothing_of_whose_message_it_is_about(office: Offi
         for to in ({}, {"to": f"+{ADDRESSED}"}, {"to": f"+{NAMED}"})
     ]
     shown = {(one.status, one.data["to"]) for one in answers}
-    assert shown == {(202, "+1202•••0199")}
+    assert shown == {(202, "+1202•••0113")}
 
 
 async def test_whoever_may_not_know_numbers_still_sends_to_them(office: Office) -> None:
