@@ -116,18 +116,27 @@ async def receive(
         by_message[receipt.message_id].append(receipt)
     found = await settling.lock_messages(connection, by_message)
     changed: list[Message] = []
+    errors: dict[UUID, tuple[datetime, str, str]] = {}
     told: list[Emitted] = []
     for id_, message in found.items():
         after, events = messages.received(message, by_message[id_])
         if events:
             changed.append(replace(after, transmission_id=None))
             told += events
+        if events and after.status == "failed":
+            # Of several, the first that counted is the one that was told.
+            taken_back = min(
+                (receipt for receipt in by_message[id_] if receipt.kind == "failed"),
+                key=lambda receipt: receipt.at,
+            )
+            errors[id_] = (taken_back.at, *messages.refusal(taken_back))
     if not changed:
         return Freed()
     # Nearly always it was sent long ago, and its chat went on then.
     out_of_line = [one for one in changed if found[one.id].transmission_id is not None]
     changes = Changes(
         messages=changed,
+        errors=errors,
         chats=messages.chats(out_of_line),
         told=[outbox.event(event) for event in told],
     )

@@ -13,6 +13,7 @@ from services.sessions.engines.port import (
     MessageReceived,
     MessageRevoked,
     Reaction,
+    Refused,
     Stanza,
     StatusChanged,
 )
@@ -140,7 +141,9 @@ class Inbound:
         }
         if not keys:
             return {}, set()
-        known = await handovers.messages_of(connection, keys)
+        theirs = _handed_over(items)
+        known = await handovers.messages_of(connection, keys | theirs.keys())
+        known |= {key: known[ours] for ours, key in theirs.items() if ours in known}
         receipts = {_target(event) for _, event in items if isinstance(event, StatusChanged)}
         unknown = receipts - known.keys()
         if not unknown:
@@ -171,6 +174,15 @@ def _target(event: StatusChanged | Reaction | MessageRevoked) -> Key:
     return event.instance_id, about
 
 
+def _handed_over(items: Sequence[Arrived]) -> dict[Key, Key]:
+    """Under which id a message was handed over, and under which WhatsApp tells of it."""
+    return {
+        (event.instance_id, event.client_message_id): _target(event)
+        for _, event in items
+        if isinstance(event, StatusChanged) and event.client_message_id is not None
+    }
+
+
 def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
     return [
         Receipt(
@@ -179,6 +191,8 @@ def _receipts(items: Sequence[Arrived], known: Messages) -> list[Receipt]:
             kind=event.status,
             at=event.at,
             engine_message_id=event.engine_message_id,
+            code=Refused.code if event.status == "failed" else None,
+            detail=event.reason,
         )
         for _, event in items
         if isinstance(event, StatusChanged)

@@ -83,14 +83,17 @@ class Receipt(Contract):
     """WhatsApp says that a message was sent, delivered or read. May come twice and in any order.
 
     It may even come before the report that the message was accepted, so it names the id too that
-    the engine has used.
+    the engine has used. With ``failed`` WhatsApp takes back that it has accepted the message;
+    ``code`` and ``detail`` say why.
     """
 
     message_id: UUID
     instance_id: UUID
-    kind: Literal["sent", "delivered", "read"]
+    kind: Literal["sent", "delivered", "read", "failed"]
     at: datetime
     engine_message_id: str | None = None
+    code: str | None = None
+    detail: str | None = None
 
 
 class ReceiptsReported(Command):
@@ -148,6 +151,16 @@ class WriteFromSandboxContact(Command):
     emoji: str | None = None
     reply_to: str | None = None
     group: str | None = None
+
+
+class TakeCallbacks(Command):
+    """To the owner of a shard: callbacks are stored for instances of yours; look at them.
+
+    Mere news: whoever owns the shard also looks by itself.
+    """
+
+    TYPE: ClassVar[str] = "take_callbacks"
+    shard: int
 
 
 class MarkRead(Command):
@@ -244,6 +257,7 @@ COMMANDS: dict[str, type[Command]] = {
         DisconnectInstance,
         ScanSandboxQr,
         WriteFromSandboxContact,
+        TakeCallbacks,
         MarkRead,
         ShowPresence,
         AskInstance,

@@ -99,7 +99,8 @@ class MessageRead(OutboundEvent):
 class MessageFailed(OutboundEvent):
     """The message will not be sent, and why.
 
-    Emitted once, instead of ``message.sent``; nothing follows.
+    Emitted once, instead of ``message.sent``; nothing follows. Meta's Cloud API may find out only
+    after it has accepted a message that it cannot be sent; there it may come after that, too.
     """
 
     TYPE: ClassVar[str] = "message.failed"
@@ -226,16 +227,17 @@ class QuotaWarning(Event):
     resets_at: Moment
 
 
-Violation = Literal["refresh_token_reused", "login_locked", "revoked_key_used"]
+Violation = Literal["refresh_token_reused", "login_locked", "revoked_key_used", "callback_forged"]
 
 
 class SecurityViolation(Event):
     """Somebody did what only a thief does, or a program that was forgotten.
 
     A refresh token was used twice (its login was ended: the user logs in again), logins to an
-    account failed too often, or an instance key was shown that had been revoked. Emitted at most
-    once in an hour for each user or key. Not an account of every case: ``GET /api/audit-logs`` has
-    those. ``address`` is where it came from.
+    account failed too often, an instance key was shown that had been revoked, or a callback that
+    claims to be WhatsApp's for an instance was not signed with its secret. Emitted at most once in
+    an hour for each user, key or instance. Not an account of every case: ``GET /api/audit-logs``
+    has those. ``address`` is where it came from.
     """
 
     TYPE: ClassVar[str] = "security.violation"

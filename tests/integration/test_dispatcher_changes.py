@@ -243,6 +243,27 @@ async def test_a_receipt_confirms_an_edit_as_well_as_a_report_does(world: World)
     assert (row["content"]["text"], row["edited_at"]) == ("Hello", later(3))
 
 
+async def test_what_whatsapp_takes_back_fails_with_its_reason(world: World) -> None:
+    message = await world.a_row(status="sent", text="Hello", sent_at=NOON)
+    receipts = [
+        Receipt(
+            message_id=message,
+            instance_id=world.instance,
+            kind="failed",
+            at=later(seconds),
+            code="REJECTED",
+            detail=detail,
+        )
+        for seconds, detail in ((9, "Later."), (3, "Not on WhatsApp."))
+    ]
+    async with world.database.hot_tx() as connection:
+        freed = await settlement.receive(connection, receipts, ring=RING, now=NOON)
+    row = await world.row(message)
+    assert (row["status"], row["failed_at"]) == ("failed", later(3))
+    assert (row["error_code"], row["error_message"]) == ("REJECTED", "Not on WhatsApp.")
+    assert [stored.pending.name for stored in freed.told] == ["message.failed"]
+
+
 async def test_an_edit_that_is_confirmed_late_does_not_bring_old_words_back(world: World) -> None:
     target = await world.a_row(status="sent", text="1")
     first = await world.a_change("edit", target, content={"text": "2"})

@@ -110,3 +110,28 @@ def test_a_receipt_proves_that_a_doubtful_message_was_sent() -> None:
 
 def test_a_failed_message_stays_failed() -> None:
     assert names("failed", receipt("delivered"), sent=False) == ("failed", [])
+
+
+def test_what_whatsapp_takes_back_has_failed_however_far_it_was_sent() -> None:
+    assert names("sent", receipt("failed", 1)) == ("failed", ["message.failed"])
+    assert names("sending", receipt("failed", 1), sent=False) == ("failed", ["message.failed"])
+    assert names("unconfirmed", receipt("sent", 1), receipt("failed", 1), sent=False) == (
+        "failed",
+        ["message.sent", "message.failed"],
+    )
+
+
+def test_what_has_reached_somebody_is_not_taken_back() -> None:
+    assert names("delivered", receipt("failed", 1)) == ("delivered", [])
+    assert names("read", receipt("failed", 1)) == ("read", [])
+    assert names("sent", receipt("failed", 2), receipt("delivered", 1)) == (
+        "delivered",
+        ["message.delivered"],
+    )
+
+
+def test_a_message_is_taken_back_once() -> None:
+    assert names("sent", receipt("failed", 1), receipt("failed", 2), receipt("read", 3)) == (
+        "failed",
+        ["message.failed"],
+    )

@@ -37,6 +37,7 @@ PROGRESS: Final = {
 FINAL: Final = frozenset({"sent", "delivered", "read", "failed", "canceled"})
 # What changes another message once it is accepted.
 CHANGING: Final = frozenset({"edit", "revoke"})
+_ARRIVED: Final = frozenset({"delivered", "read"})
 _RECEIPTS: Final[dict[str, type[OutboundEvent]]] = {
     "sent": MessageSent,
     "delivered": MessageDelivered,
@@ -71,11 +72,18 @@ def received(message: Message, receipts: Iterable[Receipt]) -> tuple[Message, li
     """The message after some receipts, and what there is to tell.
 
     Doubled receipts and those that come too late change nothing. One that implies an earlier step
-    tells of that step first: reading implies sending, but is not said to imply delivery.
+    tells of that step first: reading implies sending, but is not said to imply delivery. What has
+    reached somebody has not failed, whatever is said of another device.
     """
     told: list[Emitted] = []
     for receipt in sorted(receipts, key=lambda receipt: (receipt.at, PROGRESS[receipt.kind])):
         if PROGRESS[receipt.kind] <= PROGRESS[message.status]:
+            continue
+        if receipt.kind == "failed":
+            if message.status not in _ARRIVED:
+                id_ = receipt.engine_message_id or message.engine_message_id
+                message = replace(message, status="failed", engine_message_id=id_)
+                told.append(failure(message, *refusal(receipt), receipt.at))
             continue
         if message.sent_at is None:
             id_ = receipt.engine_message_id or message.engine_message_id
@@ -89,6 +97,14 @@ def received(message: Message, receipts: Iterable[Receipt]) -> tuple[Message, li
             message = replace(message, status=receipt.kind)
             told.append(progress(message, receipt.kind, receipt.at))
     return message, told
+
+
+def refusal(receipt: Receipt) -> tuple[str, str]:
+    """The code and the words of a receipt by which WhatsApp takes a message back."""
+    return (
+        receipt.code or "REJECTED",
+        receipt.detail or "WhatsApp could not deliver the message.",
+    )
 
 
 def progress(message: Message, kind: str, at: datetime) -> Emitted:

@@ -261,10 +261,17 @@ Incoming = MessageReceived | MessageEdited | MessageRevoked | Reaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusChanged(Happening):
-    """A receipt for a message that the account sent. May come doubled and in any order."""
+    """A receipt for a message that the account sent. May come doubled and in any order.
+
+    ``failed`` takes back that the message was accepted; ``reason`` says why. From an engine that
+    chooses ids by itself, ``client_message_id`` is the id that the message was handed over under,
+    if WhatsApp tells that too: so a message is found whose hand-over was never answered.
+    """
 
     engine_message_id: str
-    status: Literal["sent", "delivered", "read"]
+    status: Literal["sent", "delivered", "read", "failed"]
+    client_message_id: str | None = None
+    reason: str | None = None
 
 
 EngineEvent = SessionHappening | Incoming | StatusChanged
