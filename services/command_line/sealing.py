@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
+from uuid import UUID
 
+import orjson
 import typer
 
 from services.command_line.console import acting_as, fail, run, show
 from services.command_line.settings import CommandLineSettings
+from services.gateway.domain.engines import VERIFY_DIGEST, VERIFY_TOKEN
 from services.gateway.domain.proxies import masked
 from shared import settings
 from shared.db.database import HotConnection
@@ -19,9 +22,11 @@ from shared.security.sealing import (
     Unsealable,
     is_current_text,
     is_sealed,
+    lookup_digests,
     open_text,
     proxy_place,
     seal_text,
+    setting_place,
 )
 from shared.security.signatures import SECRETS
 
@@ -86,6 +91,7 @@ COLUMNS: Final = (
     Column("gateway", SECRETS, "secret_sealed", plain="secret"),
     Column("gateway", "gateway.dead_letters", "sealed"),
     Column("sessions", "sessions.inbound_media", "sealed_handle"),
+    Column("sessions", "sessions.callbacks", "sealed", keys=("id", "sequence")),
     Column("webhooks", "webhooks.deliveries", "body"),
     Column(
         "webhooks",
@@ -182,6 +188,8 @@ async def _rotate(ring: KeyRing) -> int:
         lost += _told(column.table, rotated)
     async with acting_as("gateway") as database, database.hot_tx() as connection:
         lost += _told("gateway.instances (proxies)", await _proxies(connection, ring))
+    async with acting_as("gateway") as database, database.hot_tx() as connection:
+        lost += _told("gateway.instances (secrets)", await _settings(connection, ring))
     return lost
 
 
@@ -212,6 +220,35 @@ async def _proxies(connection: HotConnection, ring: KeyRing) -> Rotated:
         "UPDATE gateway.instances SET guard = guard ||"
         " jsonb_build_object('proxy', $2::text, 'proxyShown', $3::text) WHERE id = $1",
         anew,
+    )
+    rotated.anew = len(anew)
+    return rotated
+
+
+async def _settings(connection: HotConnection, ring: KeyRing) -> Rotated:
+    """Seal the secrets among instances' settings anew, likewise."""
+    rotated = Rotated()
+    rows = await connection.fetch(
+        "SELECT i.id, i.tenant_id, s.key, s.value FROM gateway.instances i,"
+        " LATERAL jsonb_each_text(i.settings) s WHERE s.value LIKE 'sealed:%' ORDER BY i.id"
+        " FOR UPDATE OF i"
+    )
+    anew: list[tuple[UUID, str]] = []
+    for id_, tenant_id, name, stored in rows:
+        place = setting_place(tenant_id, id_, name)
+        try:
+            plain = open_text(ring, stored, place)
+        except Unsealable:
+            rotated.lost += 1
+            continue
+        if is_current_text(ring, stored):
+            continue
+        changed = {name: seal_text(ring, plain, place)}
+        if name == VERIFY_TOKEN:
+            changed[VERIFY_DIGEST] = lookup_digests(ring, plain)[0]
+        anew.append((id_, orjson.dumps(changed).decode()))
+    await connection.executemany(
+        "UPDATE gateway.instances SET settings = settings || $2::jsonb WHERE id = $1", anew
     )
     rotated.anew = len(anew)
     return rotated

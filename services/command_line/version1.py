@@ -21,6 +21,7 @@ from services.gateway.domain.principal import Scope
 from services.gateway.store import accounts, audit, instances
 from services.gateway.store.instances import Instance
 from shared.clock import SystemClock
+from shared.contracts.capabilities import Capability
 from shared.db.tables.gateway import InstanceRow
 from shared.ids import new_id
 from shared.web.problems import fields_of
@@ -48,8 +49,10 @@ def import_v1(
     A client whose number an instance of the organization has already is left out, so that it may
     be run again. Either all of the file is imported or nothing.
     """
-    if engine not in ENGINES:
-        fail(f"There is no engine {engine!r}; there are: {', '.join(sorted(ENGINES))}.")
+    # The clients of version 1 were paired with phones, and so must these be.
+    known = sorted(name for name, one in ENGINES.items() if Capability.QR in one.capabilities)
+    if engine not in known:
+        fail(f"There is no engine {engine!r}; there are: {', '.join(known)}.")
     clients = _read(backup)
     run(_import(clients, organization, engine, dry_run=dry_run))
 

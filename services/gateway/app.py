@@ -13,6 +13,7 @@ from services.gateway.api.asking import Asking
 from services.gateway.api.attaching import Attaching
 from services.gateway.api.audit_logs import AuditLogs
 from services.gateway.api.auditing import Auditing
+from services.gateway.api.callbacks import Callbacks
 from services.gateway.api.callers import Callers
 from services.gateway.api.changing import Changing
 from services.gateway.api.chats import Chats
@@ -50,6 +51,7 @@ from services.gateway.api.revocation import Revocations
 from services.gateway.api.routes import Handlers, table
 from services.gateway.api.routes.messages import MessageHandlers
 from services.gateway.api.sandbox import Sandbox
+from services.gateway.api.secret_settings import InstanceSecrets
 from services.gateway.api.sending import Acceptance, Sending
 from services.gateway.api.stats import Stats
 from services.gateway.api.tail import Tail
@@ -155,6 +157,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         per_address=settings.limit_address_minute,
         analytics_per_minute=settings.limit_analytics_minute,
         admin_per_hour=settings.limit_admin_hour,
+        callbacks_per_minute=settings.limit_callbacks_minute,
         trusted_proxies=settings.trusted_proxies,
     )
     once = Once(database=database, ring=ring, clock=clock)
@@ -288,6 +291,7 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         ),
         instances=Instances(
             database=database,
+            secrets=InstanceSecrets(ring=ring),
             once=once,
             revocations=revocations,
             relay=relay,
@@ -349,6 +353,17 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
             policy=settings.policy,
             test_deadline=timedelta(seconds=settings.webhook_test_seconds),
             limits=limits,
+            clock=clock,
+        ),
+        callbacks=Callbacks(
+            database=database,
+            ring=ring,
+            gate=gate,
+            auditing=auditing,
+            relay=relay,
+            limits=BodyLimits(largest=settings.callback_max_body, deadline=limits.deadline),
+            verify_token=settings.verify_token,
+            metrics=metrics,
             clock=clock,
         ),
         stats=Stats(database=database, clock=clock),

@@ -50,6 +50,12 @@ class GatewayMetrics(MessagingMetrics):
             ("question", "outcome"),
             registry=registry,
         )
+        self.callbacks = Counter(
+            "waypost_gateway_callbacks_total",
+            "Callbacks of WhatsApp, by what became of them; each instance it concerns is one.",
+            ("outcome",),
+            registry=registry,
+        )
         self.dead_letters = Gauge(
             "waypost_gateway_dead_letters",
             "Dead letters that wait for somebody to decide; the same on every replica.",

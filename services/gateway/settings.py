@@ -128,6 +128,25 @@ class GatewaySettings(MediaSettings, SealingSettings, EgressSettings):
         validation_alias=_from("limit_address_minute", "WAYPOST_ADDRESS_REQUESTS_PER_MINUTE"),
         description="Requests a minute of one address that show no valid credential.",
     )
+    limit_callbacks_minute: int = Field(
+        6000,
+        ge=1,
+        validation_alias=_from("limit_callbacks_minute", "WAYPOST_CALLBACKS_PER_MINUTE"),
+        description="Callbacks of WhatsApp a minute from one address. What is not signed counts as"
+        " a request without a credential besides.",
+    )
+    callback_max_body: int = Field(
+        4 * 1024 * 1024,
+        ge=64 * 1024,
+        validation_alias=_from("callback_max_body", "WAYPOST_CALLBACK_MAX_BODY"),
+        description="The largest callback, in bytes; Meta's have at most 3 MB.",
+    )
+    verify_token: SecretStr | None = Field(
+        None,
+        min_length=8,
+        validation_alias=_from("verify_token", "WAYPOST_WHATSAPP_VERIFY_TOKEN"),
+        description="Secret. A verify token for Meta beside those of instances.",
+    )
     login_attempts: int = Field(
         5,
         ge=1,

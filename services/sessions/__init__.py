@@ -1,14 +1,14 @@
 """Sessions: owns the WhatsApp connections, each by exactly one process.
 
-Owns: shard leases, session states, handovers, inbound de-duplication, files on their way in, what
-is known of numbers, the sandbox's world.
+Owns: shard leases, session states, handovers, inbound de-duplication, callbacks until they are
+taken, files on their way in, what is known of numbers, the sandbox's world.
 Reads: ``gateway.instances`` (which connections should exist, and with which settings),
 ``gateway.media`` (which files messages name, and which are gone), of ``gateway.organizations``
 for how long messages are kept, and ``gateway.worker_orders`` (whether it may work).
 Both services put files into the media store.
 Consumes: ``transmit``, ``connect_instance``, ``disconnect_instance``, ``ask_instance``,
-``mark_read``, ``show_presence`` and the sandbox's commands, from the queue of each shard that it
-owns.
+``mark_read``, ``show_presence``, ``take_callbacks`` and the sandbox's commands, from the queue of
+each shard that it owns.
 Publishes: to the dispatcher ``transmissions_settled`` and ``receipts_reported``; to whoever has
 asked ``instance_answered``; to everybody ``message.received``, ``.edited``, ``.revoked``,
 ``.reaction``, ``instance.*``, ``connection.update`` and ``session.degraded``.

@@ -11,6 +11,8 @@ from services.sessions.asking import Asking
 from services.sessions.attachments import Attachments
 from services.sessions.chronicle import Chronicle
 from services.sessions.consumers import ShardConsumer
+from services.sessions.engines.cloud_api.engine import CloudApiEngine
+from services.sessions.engines.cloud_api.graph import Graph
 from services.sessions.engines.port import Engine
 from services.sessions.engines.sandbox.engine import SandboxEngine
 from services.sessions.engines.whatsmeow.credentials import store_url
@@ -69,7 +71,20 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
     store = MediaStore.of(settings)
     logins = LoginBudget(clock=clock, per_second=settings.logins_per_second)
     sandbox = SandboxEngine(database=database, fence=fence, store=store, clock=clock)
-    engines: dict[str, Engine] = {sandbox.kind: sandbox}
+    cloud_api = CloudApiEngine(
+        database=database,
+        fence=fence,
+        ring=ring,
+        graph=Graph(
+            web=EgressClient(policy=settings.policy, limits=settings.cloud_api_limits),
+            url=settings.cloud_api_url,
+            largest=settings.fetch_largest,
+            patience=timedelta(seconds=max(settings.media_deadline, settings.fetch_deadline)),
+        ),
+        clock=clock,
+        metrics=metrics,
+    )
+    engines: dict[str, Engine] = {sandbox.kind: sandbox, cloud_api.kind: cloud_api}
     if find_spec("neonize") is not None:
         engines[WhatsmeowEngine.kind] = WhatsmeowEngine(
             database=database,
@@ -170,6 +185,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
         asking=asking,
         signs=signs,
         sandbox=sandbox,
+        callbacks_came=cloud_api.wake,
         metrics=messaging,
         pause=platform.pause,
     )
@@ -236,6 +252,7 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
                     ("reconciling", reconciling.step, timedelta(seconds=settings.reconcile_every)),
                     ("forgetting", forgetting.step, FORGET_EVERY),
                     ("media_age", fetching.measure, MEASURE_EVERY),
+                    ("callback_age", cloud_api.measure, MEASURE_EVERY),
                 )
             ),
         ],

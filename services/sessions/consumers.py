@@ -19,6 +19,7 @@ from shared.contracts.commands import (
     MarkRead,
     ScanSandboxQr,
     ShowPresence,
+    TakeCallbacks,
     Transmit,
     WriteFromSandboxContact,
 )
@@ -54,6 +55,7 @@ class ShardConsumer:
         asking: Asking,
         signs: Signs,
         sandbox: Sandbox,
+        callbacks_came: Callable[[], None],
         metrics: MessagingMetrics,
         pause: Pause,
     ) -> None:
@@ -63,6 +65,7 @@ class ShardConsumer:
         self._asking = asking
         self._signs = signs
         self._sandbox = sandbox
+        self._callbacks_came = callbacks_came
         self._metrics = metrics
         self._pause = pause
         self._handlers: dict[str, Callable[[Incoming], Awaitable[None]]] = {
@@ -73,6 +76,7 @@ class ShardConsumer:
             ShowPresence.TYPE: self._show_presence,
             ScanSandboxQr.TYPE: self._scan,
             WriteFromSandboxContact.TYPE: self._write,
+            TakeCallbacks.TYPE: self._take_callbacks,
         }
 
     async def receive(self, messages: Sequence[Incoming]) -> Sequence[Outcome]:
@@ -144,6 +148,10 @@ class ShardConsumer:
     async def _write(self, message: Incoming) -> None:
         command = WriteFromSandboxContact.model_validate_json(message.body)
         await self._sandbox.write(command, cause=message.message_id)
+
+    async def _take_callbacks(self, _message: Incoming) -> None:
+        # Who looks sees those of all sessions that are open here.
+        self._callbacks_came()
 
 
 async def _attempt(message: Incoming, work: Awaitable[None]) -> Outcome:

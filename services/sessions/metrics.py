@@ -58,6 +58,17 @@ class SessionsMetrics:
             ["kind"],
             registry=registry,
         )
+        self.callbacks = Counter(
+            "waypost_sessions_callbacks_total",
+            "Callbacks that were looked at, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.callback_age = Gauge(
+            "waypost_sessions_callback_oldest_age_seconds",
+            "How long the callback has waited that has waited longest for a connected instance.",
+            registry=registry,
+        )
         self.questions = Counter(
             "waypost_sessions_questions_total",
             "Questions that came for instances, by what became of them.",

@@ -142,6 +142,17 @@ class SessionsSettings(MediaSettings, SealingSettings, EgressSettings):
         description="Seconds without a word from WhatsApp until a linked device is reconnected;"
         " it is asked for one every 20 to 30.",
     )
+    cloud_api_url: str = Field(
+        "https://graph.facebook.com/v26.0",
+        validation_alias=_env("cloud_api_url"),
+        description="Where Meta's Graph API is, with its version, for instances of the Cloud API.",
+    )
+    cloud_api_connections: int = Field(
+        100,
+        ge=1,
+        validation_alias=_env("cloud_api_connections"),
+        description="Connections to it at a time, of all instances together.",
+    )
     device_name: str = Field(
         "Waypost",
         min_length=1,
@@ -220,6 +231,21 @@ class SessionsSettings(MediaSettings, SealingSettings, EgressSettings):
             connections_per_host=self.media_at_once,
             total=timedelta(seconds=self.media_deadline),
         )
+
+    @property
+    def cloud_api_limits(self) -> EgressLimits:
+        """How Meta is spoken to; each kind of request has a deadline of its own."""
+        return EgressLimits(
+            connections=self.cloud_api_connections,
+            connections_per_host=self.cloud_api_connections,
+        )
+
+    @field_validator("cloud_api_url")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
+            raise ValueError("must start with https:// and name a host")
+        return value.rstrip("/")
 
     @field_validator("proxies")
     @classmethod

@@ -30,7 +30,13 @@ from shared.db.database import Database
 from shared.db.group_commit import GroupCommit
 from shared.errors import Fenced, Rejected, Transient
 from shared.log import get_logger
-from shared.security.sealing import KeyRing, Unsealable, open_text, proxy_place
+from shared.security.sealing import (
+    KeyRing,
+    Unsealable,
+    open_settings,
+    open_text,
+    proxy_place,
+)
 
 log = get_logger()
 
@@ -374,12 +380,16 @@ class Supervisor:
         except Unsealable as error:
             # It must not go out by another way than was wished for.
             raise Transient(f"The instance's proxy cannot be read. {error.message}") from None
+        try:
+            settings = open_settings(self._ring, instance.settings, instance.tenant_id, instance.id)
+        except Unsealable as error:
+            raise Transient(f"The instance's secrets cannot be read. {error.message}") from None
         return Opening(
             instance_id=instance.id,
             tenant_id=instance.tenant_id,
             lease=lease,
             phone_number=instance.phone_number,
-            settings=instance.settings,
+            settings=settings,
             proxy=proxy,
             device_name=instance.device_name,
         )

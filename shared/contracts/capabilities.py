@@ -34,6 +34,19 @@ class Capability(StrEnum):
 # another kind of account.
 WHATSMEOW: Final = frozenset(Capability) - {Capability.CLIENT_MESSAGE_ID, Capability.TEMPLATES}
 SANDBOX: Final = WHATSMEOW | {Capability.CLIENT_MESSAGE_ID}
+# What Meta's Cloud API has for ordinary messages; it has no polls and takes nothing back.
+CLOUD_API: Final = frozenset(
+    {
+        Capability.TEXT,
+        Capability.MEDIA,
+        Capability.LOCATION,
+        Capability.CONTACT,
+        Capability.REACTION,
+        Capability.READ_RECEIPTS,
+        Capability.TYPING,
+        Capability.PROFILE,
+    }
+)
 
 _OF_KINDS: Final[Mapping[str, Capability]] = {
     "text": Capability.TEXT,

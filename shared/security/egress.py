@@ -27,6 +27,7 @@ from aiohttp import (
     TCPConnector,
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.payload import Payload
 from typing_extensions import override
 from yarl import URL
 
@@ -213,7 +214,7 @@ class EgressClient:
         method: str,
         url: str | URL,
         *,
-        body: bytes | None = None,
+        body: bytes | Payload | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: timedelta | None = None,
     ) -> AbstractAsyncContextManager[ClientResponse]:

@@ -10,7 +10,7 @@ import binascii
 import hmac
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -215,6 +215,34 @@ def is_current_text(ring: KeyRing, stored: str) -> bool:
 def proxy_place(tenant_id: UUID, instance_id: UUID) -> Place:
     """Where an instance's proxy is sealed, whose URL may hold a password."""
     return Place(tenant_id, "gateway.instances", str(instance_id))
+
+
+def setting_place(tenant_id: UUID, instance_id: UUID, name: str) -> Place:
+    """Where a secret setting of an instance is sealed."""
+    return Place(tenant_id, "gateway.instances.settings", f"{instance_id}/{name}")
+
+
+def open_settings(
+    ring: KeyRing, settings: Mapping[str, object], tenant_id: UUID, instance_id: UUID
+) -> dict[str, object]:
+    """An instance's settings with its secrets in the clear. Raises ``Unsealable``."""
+    return {
+        name: open_text(ring, value, setting_place(tenant_id, instance_id, name))
+        if isinstance(value, str)
+        else value
+        for name, value in settings.items()
+    }
+
+
+def lookup_digests(ring: KeyRing, secret: str) -> list[str]:
+    """By what a secret of any tenant's is found again without being readable, newest first.
+
+    What is stored is the first; what is looked up may be any of them.
+    """
+    return [
+        hmac.digest(key, secret.encode("utf-8", "surrogatepass"), "sha256").hex()
+        for key in ring.index_keys(NOBODY)
+    ]
 
 
 def is_sealed(stored: bytes) -> bool:

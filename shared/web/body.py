@@ -80,10 +80,15 @@ async def read_model(
     request: web.Request, model: type[ModelT], limits: BodyLimits = DEFAULT_LIMITS
 ) -> ModelT:
     """The JSON body as a model; raises what the caller should be told."""
+    return parse(await read_json(request, limits), model)
+
+
+async def read_json(request: web.Request, limits: BodyLimits = DEFAULT_LIMITS) -> bytes:
+    """The body as it came, if it says that it is JSON; for where it must be read in another way."""
     declared = request.headers.get(_CONTENT_TYPE)
     if declared != _JSON:
         _require_json(declared)
-    return parse(await read_bytes(request, limits), model)
+    return await read_bytes(request, limits)
 
 
 def parse(raw: bytes, model: type[ModelT]) -> ModelT:

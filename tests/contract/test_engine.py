@@ -38,6 +38,7 @@ from shared.errors import Fenced, Throttled, Transient
 from shared.ids import new_id
 from shared.media.settings import MediaSettings
 from shared.media.store import MediaStore
+from tests.contract.cloud_api_trial import cloud_api
 from tests.support.leases import take_shard
 from tests.support.sessions import engine_id
 from tests.support.sink import Sink
@@ -51,6 +52,10 @@ class Trial(Protocol):
     """An address that gets what it is sent, and reads it."""
     refusing: Mapping[str, type[Exception]]
     """Addresses that do not take a first message, and what that raises."""
+
+    def settings(self, instance_id: UUID) -> Mapping[str, object]:
+        """What an instance is opened with."""
+        ...
 
     async def owned(self) -> Lease:
         """A lease that is valid, on a shard that had none."""
@@ -90,6 +95,9 @@ class SandboxTrial:
             database=database, fence=Fence(database), store=store, clock=SystemClock()
         )
         self.engine: Engine = self.sandbox
+
+    def settings(self, instance_id: UUID) -> Mapping[str, object]:
+        return {}
 
     def watched(self, sink: EngineSink) -> EngineSink:
         return sink
@@ -131,7 +139,15 @@ async def sandbox(database_url: str) -> AsyncIterator[Trial]:
             yield SandboxTrial(database, store)
 
 
-ENGINES: dict[str, Callable[[str], AbstractAsyncContextManager[Trial]]] = {"sandbox": sandbox}
+ENGINES: dict[str, Callable[[str], AbstractAsyncContextManager[Trial]]] = {
+    "sandbox": sandbox,
+    "cloud_api": cloud_api,
+}
+
+
+def codes(trial: Trial) -> int:
+    """How many codes a new instance shows."""
+    return 1 if Capability.QR in trial.engine.capabilities else 0
 
 
 @pytest.fixture(params=ENGINES)
@@ -149,12 +165,13 @@ async def sink(trial: Trial) -> AsyncIterator[Sink]:
 
 async def opened(trial: Trial, sink: Sink, lease: Lease | None = None) -> Opening:
     """A session that is connected."""
+    instance_id = new_id()
     opening = Opening(
-        instance_id=new_id(),
+        instance_id=instance_id,
         tenant_id=new_id(),
         lease=lease or await trial.owned(),
         phone_number=None,
-        settings={},
+        settings=trial.settings(instance_id),
     )
     await trial.engine.open(opening)
     await sink.first(Connected, opening.instance_id)
@@ -168,7 +185,8 @@ def words(to: str, text: str = "Hello") -> Outgoing:
 async def test_a_new_device_shows_a_code_then_pairs_then_connects(trial: Trial, sink: Sink) -> None:
     opening = await opened(trial, sink)
     kinds = [type(event) for event in sink.got if event.instance_id == opening.instance_id]
-    assert kinds == [Qr, Paired, Connected]
+    # What has no device has nothing to pair.
+    assert kinds == ([Qr, Paired, Connected] if codes(trial) else [Connected])
 
 
 async def test_a_known_device_connects_without_a_code(trial: Trial, sink: Sink) -> None:
@@ -176,14 +194,15 @@ async def test_a_known_device_connects_without_a_code(trial: Trial, sink: Sink) 
     await trial.engine.close(opening.instance_id)
     await trial.engine.open(opening)
     await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
-    assert len(sink.of(Qr, opening.instance_id)) == 1
+    assert len(sink.of(Qr, opening.instance_id)) == codes(trial)
 
 
 async def test_a_device_that_was_forgotten_must_pair_again(trial: Trial, sink: Sink) -> None:
     opening = await opened(trial, sink)
     await trial.engine.forget(opening)
     await trial.engine.open(opening)
-    await sink.until(lambda: len(sink.of(Qr, opening.instance_id)) == 2)
+    await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
+    assert len(sink.of(Qr, opening.instance_id)) == 2 * codes(trial)
 
 
 async def test_who_has_lost_the_lease_forgets_nothing(trial: Trial, sink: Sink) -> None:
@@ -195,7 +214,7 @@ async def test_who_has_lost_the_lease_forgets_nothing(trial: Trial, sink: Sink) 
         await trial.engine.transmit(opening.instance_id, words(trial.ordinary))
     await trial.engine.open(replace(opening, lease=lease))
     await sink.until(lambda: len(sink.of(Connected, opening.instance_id)) == 2)
-    assert len(sink.of(Qr, opening.instance_id)) == 1
+    assert len(sink.of(Qr, opening.instance_id)) == codes(trial)
 
 
 async def test_opening_what_is_open_does_nothing(trial: Trial, sink: Sink) -> None:
@@ -322,12 +341,13 @@ async def test_after_closing_nothing_is_offered(trial: Trial, sink: Sink) -> Non
 
 
 async def test_an_engine_that_is_not_at_work_opens_nothing(trial: Trial) -> None:
+    instance_id = new_id()
     opening = Opening(
-        instance_id=new_id(),
+        instance_id=instance_id,
         tenant_id=new_id(),
         lease=await trial.owned(),
         phone_number=None,
-        settings={},
+        settings=trial.settings(instance_id),
     )
     with pytest.raises(Transient):
         await trial.engine.open(opening)

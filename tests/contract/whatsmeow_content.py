@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from services.sessions.engines.port import Engine, Opening, Sink
 from shared.contracts.content import ContactCard, Content, Location, Media, Poll, PollVote, Text
-from tests.contract.test_engine_content import Arrived
+from tests.contract.arrived import Arrived
 from tests.support.linked_devices import Scanning, Town, an_engine
 from tests.support.whatsapp_contact import Contact, Heard
 

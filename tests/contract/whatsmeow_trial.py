@@ -28,6 +28,9 @@ class WhatsmeowTrial:
         self._town = town
         self.engine: Engine = an_engine(town.url, town.database, town.whatsapp)
 
+    def settings(self, instance_id: UUID) -> Mapping[str, object]:
+        return {}
+
     def watched(self, sink: Sink) -> Sink:
         """The sink, with a phone that scans each code."""
         self._town.scanning = Scanning(self._town.whatsapp, sink)

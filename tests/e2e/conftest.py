@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from tests.support import system as systems
 from tests.support.customer import Customer, Sink
+from tests.support.meta import Meta
 from tests.support.postgres import Postgres
 from tests.support.rabbitmq import Rabbit
 from tests.support.system import System
@@ -37,18 +38,27 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place | None]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def meta() -> AsyncIterator[Meta]:
+    """The Meta that instances of the Cloud API speak to."""
+    async with Meta.running() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def system(
-    place: Place | None, tmp_path_factory: pytest.TempPathFactory
+    place: Place | None, meta: Meta, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
     """A running Waypost, started once for all tests."""
     folder: Path = tmp_path_factory.mktemp("waypost")
     if place is None:
-        async with systems.embedded(folder) as running:
+        async with systems.embedded(folder, WAYPOST_SESSIONS_CLOUD_API_URL=meta.url) as running:
             yield running
         return
     async with (
         place.postgres.database(template=place.template) as database_url,
-        systems.distributed(folder, database_url, place.amqp_url) as running,
+        systems.distributed(
+            folder, database_url, place.amqp_url, WAYPOST_SESSIONS_CLOUD_API_URL=meta.url
+        ) as running,
     ):
         yield running
 

@@ -28,6 +28,7 @@ from tests.support.clock import HandClock
 from tests.support.customer import Customer
 from tests.support.gateway import Gateway, Sender, running
 from tests.support.keys import KEYS, RING
+from tests.support.meta import VERIFY_TOKEN, Meta, a_callback, a_text, a_value, signed
 
 PASSWORD = "an example passphrase"
 
@@ -225,6 +226,11 @@ async def test_a_key_is_changed_without_anything_being_lost(
         sender.instance,
         json.dumps({"proxy": "http://ada:secret@example.com:3128"}),
     )
+    admin, _ = await gateway.register()
+    settings = Meta().settings("12345")
+    cloud = await admin.post(
+        "/api/instances", {"name": "Cloud", "engine": "cloud_api", "settings": settings}
+    )
     printed = await waypost("keys", "new", "--id", "next")
     both = f"{printed.out.strip()},{KEYS}"
     for anew in (2, 0):
@@ -232,6 +238,7 @@ async def test_a_key_is_changed_without_anything_being_lost(
         assert rotated.status == 0, rotated.problems
         assert f"gateway.webhooks: {anew} sealed anew" in rotated.out
         assert f"gateway.instances (proxies): {anew // 2} sealed anew" in rotated.out
+        assert f"gateway.instances (secrets): {anew * 3 // 2} sealed anew" in rotated.out
     guard = await gateway.sql.fetchval(
         "SELECT guard FROM gateway.instances WHERE id = $1", sender.instance
     )
@@ -252,6 +259,14 @@ async def test_a_key_is_changed_without_anything_being_lost(
         elsewhere = Customer(after.http, after.url, sender.customer.headers)
         shown = await elsewhere.get(f"/api/messages/{sent.data['id']}")
         assert shown.data["content"]["text"] == "Said under the old key"
+        raw, headers = signed(a_callback(a_value("12345", messages=[a_text()])))
+        async with after.http.post(
+            f"{after.url}/api/webhooks/whatsapp", data=raw, headers=headers
+        ) as answer:
+            assert (await answer.json())["data"] == {"stored": 1}, cloud.data
+        token = {"hub.mode": "subscribe", "hub.verify_token": VERIFY_TOKEN, "hub.challenge": "42"}
+        async with after.http.get(f"{after.url}/api/webhooks/whatsapp", params=token) as answer:
+            assert await answer.text() == "42"
 
 
 async def test_what_was_indexed_is_found_when_the_old_key_is_gone(

@@ -94,9 +94,10 @@ async def test_each_role_can_do_what_is_declared_and_no_more(
     assert should - can == set(), "declared and not allowed"
 
 
-def test_no_service_writes_what_another_owns_but_the_gateway_which_accepts_messages() -> None:
+def test_no_service_writes_what_another_owns_but_the_gateway_what_it_accepts() -> None:
     assert [rule for rule in FOREIGN if rule[1] != "SELECT"] == [
-        ("gateway", "SELECT, INSERT", "dispatcher.messages")
+        ("gateway", "SELECT, INSERT", "dispatcher.messages"),
+        ("gateway", "SELECT, INSERT", "sessions.callbacks"),
     ]
 
 

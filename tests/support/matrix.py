@@ -76,6 +76,8 @@ OPEN: Final = {
     "GET /api/version",
     "GET /api/webhooks/health",
     "GET /api/webhooks/whatsapp/health",
+    "GET /api/webhooks/whatsapp",
+    "POST /api/webhooks/whatsapp",
 }
 """Routes for anybody, which declare no permission."""
 

@@ -59,6 +59,7 @@ UNAUDITED: Final[Mapping[str, str]] = {
     "POST /api/chats/presence": "passes at once, and shows in the chat",
     "POST /api/contacts/check": _READS,
     "POST /api/instances/{id}/test-connection": _READS,
+    "POST /api/webhooks/whatsapp": "what WhatsApp tells becomes messages and receipts",
     "POST /api/sandbox/instances/{id}/inbound": "a message of a contact who does not exist",
 }
 """Routes that change something, or seem to, and write no entry; and why."""

@@ -48,6 +48,7 @@ class Gate:
         per_address: int,
         analytics_per_minute: int,
         admin_per_hour: int,
+        callbacks_per_minute: int,
         trusted_proxies: int,
     ) -> None:
         self._callers = callers
@@ -60,6 +61,7 @@ class Gate:
             RouteGroup.ANALYTICS: Limit(analytics_per_minute, _MINUTE),
             RouteGroup.ADMIN: Limit(admin_per_hour, _HOUR),
         }
+        self._callback_limit = Limit(callbacks_per_minute, _MINUTE)
         self._trusted_proxies = trusted_proxies
         # One object for each limit in use: making one for every request would cost more than it.
         self._key_limits: dict[int, Limit] = {}
@@ -116,7 +118,7 @@ class Gate:
             try:
                 principal = await callers.caller(request)
             except (Unauthenticated, Forbidden):
-                await self._count_stranger(request)
+                await self.count_stranger(request)
                 raise
             if principal.kind is not PrincipalKind.INSTANCE_KEY or principal.key_id is None:
                 return await admitted(request, principal)
@@ -132,9 +134,10 @@ class Gate:
 
     def _open(self, route: Route) -> Handler:
         handler, action = route.handler, route.audited
+        often = group_of(route.path) is RouteGroup.CALLBACKS
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            await self._count_stranger(request)
+            await (self._count_callback(request) if often else self.count_stranger(request))
             if action is not None:
                 request[AUDIT] = Trace(auditing=self._auditing, action=action, principal=None)
             return await handler(request)
@@ -151,9 +154,16 @@ class Gate:
             actor=actor_of(principal),
         )
 
-    async def _count_stranger(self, request: web.Request) -> None:
+    async def count_stranger(self, request: web.Request) -> None:
         """Count a request that shows nothing we know. Raises ``Throttled``."""
         enforce(request, await self.stranger(request))
+
+    async def _count_callback(self, request: web.Request) -> None:
+        """Count what may be WhatsApp's own; what turns out not to be is counted as a stranger's
+        besides. That does not keep others out: WhatsApp has the same addresses for everybody.
+        """
+        limit = self._callback_limit
+        enforce(request, await self._limiter.hit(f"callbacks:{self.address(request)}", limit))
 
     async def stranger(self, request: web.Request) -> Allowance:
         """Count it likewise, where there is no answer to put headers on."""

@@ -13,6 +13,7 @@ from services.gateway.api.once import Once
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
+from services.gateway.api.secret_settings import InstanceSecrets
 from services.gateway.api.seen import all_seen, seen
 from services.gateway.domain.engines import ENGINES, Engine, masked, secrets_changed, stored
 from services.gateway.domain.plans import PLANS, QuotaExceeded
@@ -47,6 +48,7 @@ class Instances:
         self,
         *,
         database: Database,
+        secrets: InstanceSecrets,
         once: Once,
         revocations: Revocations,
         relay: Relay,
@@ -54,6 +56,7 @@ class Instances:
         clock: Clock,
     ) -> None:
         self._database = database
+        self._secrets = secrets
         self._once = once
         self._revocations = revocations
         self._relay = relay
@@ -72,13 +75,14 @@ class Instances:
         async def work(tx: AsyncConnection) -> InstanceView:
             await _require_room(tx, principal.tenant_id)
             now = self._clock.now()
+            id_ = new_id()
             instance = Instance(
-                id=new_id(),
+                id=id_,
                 tenant_id=principal.tenant_id,
                 name=body.name,
                 engine=engine.name,
                 phone_number=body.phone_number,
-                settings=settings,
+                settings=self._secrets.sealed(engine, settings, principal.tenant_id, id_),
                 guard=engine.guard.stored,
                 shard=await instances.least_loaded_shard(tx),
                 connected=False,
@@ -115,7 +119,7 @@ class Instances:
             if body.phone_number is not None:
                 changes["phone_number"] = body.phone_number
             if body.settings is not None:
-                changes["settings"] = _checked(_engine_of(instance), body.settings)
+                changes["settings"] = self._resettled(instance, body.settings)
             wish = self._clock.now() if changes.keys() - {"name"} else None
             await instances.change(tx, instance.id, changes, now=wish)
             changed = await instance_in_path(tx, request)
@@ -125,6 +129,18 @@ class Instances:
             await note(tx, request, "instance", instance.id, before=_facts(instance), after=after)
         await self._revocations.tell(instances=[instance.id])
         return respond(InstanceView.of(changed))
+
+    def _resettled(self, instance: Instance, given: dict[str, object]) -> dict[str, object]:
+        """New settings in the place of the old, as they are stored.
+
+        Secrets that are left out stay: nobody can read them, so as to send them again.
+        """
+        engine = _engine_of(instance)
+        kept = self._secrets.opened(instance)
+        settings = _checked(engine, {**kept, **given})
+        return self._secrets.sealed(
+            engine, settings, instance.tenant_id, instance.id, before=instance.settings, kept=kept
+        )
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         now = self._clock.now()

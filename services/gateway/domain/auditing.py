@@ -84,6 +84,7 @@ class Security(StrEnum):
     REVOKED_KEY_USED = "security.revoked_key_used"
     EXPIRED_KEY_USED = "security.expired_key_used"
     PERMISSION_DENIED = "security.permission_denied"
+    CALLBACK_FORGED = "security.callback_forged"
 
 
 # What the log holds that no route declares.
@@ -96,4 +97,5 @@ BEYOND_ROUTES: Final[Mapping[str, str]] = {
     Security.REVOKED_KEY_USED: "A key was shown that had been revoked",
     Security.EXPIRED_KEY_USED: "A key was shown that had expired",
     Security.PERMISSION_DENIED: "A caller lacked the permission for what they asked",
+    Security.CALLBACK_FORGED: "A callback was not signed with the secret of the instance it names",
 }

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from services.gateway.domain.guard import Guard
-from shared.contracts.capabilities import SANDBOX, WHATSMEOW, Capability
+from shared.contracts.capabilities import CLOUD_API, SANDBOX, WHATSMEOW, Capability
 
 
 class EngineSettings(BaseModel):
@@ -52,6 +52,43 @@ class LinkedDeviceSettings(EngineSettings):
     """A device linked to a phone. How it connects, and what the phone calls it, is its guard's."""
 
 
+def _digits(text: str) -> str:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("must be the id's digits alone, as Meta shows it")
+    return text
+
+
+MetaId = Annotated[str, AfterValidator(_digits)]
+
+
+class CloudApiSettings(EngineSettings):
+    """A number at Meta, spoken for by a token. What is left out of the secrets stays as it is."""
+
+    phone_number_id: MetaId = Field(
+        min_length=5, max_length=20, description="Meta's id of the number; not the number itself."
+    )
+    business_account_id: MetaId = Field(
+        min_length=5, max_length=20, description="Meta's id of the WhatsApp Business Account."
+    )
+    access_token: SecretStr = Field(
+        min_length=1, max_length=4096, description="Of a system user; write-only."
+    )
+    app_secret: SecretStr = Field(
+        min_length=1, max_length=256, description="Signs what Meta POSTs; write-only."
+    )
+    verify_token: SecretStr | None = Field(
+        default=None,
+        min_length=8,
+        max_length=256,
+        description="What Meta shows when the URL is entered there; write-only.",
+    )
+
+
+# Under this a setting is stored by which an instance is found that has this verify token: nobody
+# can read the token out of it.
+VERIFY_DIGEST: Final = "verifyTokenDigest"
+VERIFY_TOKEN: Final = "verifyToken"  # noqa: S105 - a name, no secret
+
 # Stands where a secret is set.
 MASK: Final = "***"
 
@@ -82,6 +119,13 @@ ENGINES: Final[Mapping[str, Engine]] = {
             metered=False,
         ),
         Engine("whatsmeow", LinkedDeviceSettings, Guard(), WHATSMEOW),
+        # Meta holds back by itself what would be too much.
+        Engine(
+            "cloud_api",
+            CloudApiSettings,
+            Guard(per_minute=0, per_hour=0, per_day=0),
+            CLOUD_API,
+        ),
     )
 }
 
@@ -112,8 +156,8 @@ def shown(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
     known = ENGINES.get(engine)
     if known is None:
         return {}
-    hidden = secret_names(known.settings)
-    return {name: value for name, value in settings.items() if name not in hidden}
+    seen = names(known.settings) - secret_names(known.settings)
+    return {name: value for name, value in settings.items() if name in seen}
 
 
 def masked(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
@@ -121,8 +165,10 @@ def masked(engine: str, settings: Mapping[str, object]) -> dict[str, object]:
     known = ENGINES.get(engine)
     if known is None:
         return {}
-    hidden = secret_names(known.settings)
-    return {name: MASK if name in hidden else value for name, value in settings.items()}
+    seen, hidden = names(known.settings), secret_names(known.settings)
+    return {
+        name: MASK if name in hidden else value for name, value in settings.items() if name in seen
+    }
 
 
 def secrets_changed(
@@ -132,6 +178,11 @@ def secrets_changed(
     known = ENGINES.get(engine)
     hidden = set() if known is None else secret_names(known.settings)
     return sorted(name for name in hidden if before.get(name) != after.get(name))
+
+
+def names(settings: type[EngineSettings]) -> set[str]:
+    """What can be set, by its public names."""
+    return {field.alias or name for name, field in settings.model_fields.items()}
 
 
 def secret_names(settings: type[EngineSettings]) -> set[str]:

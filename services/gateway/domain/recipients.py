@@ -13,8 +13,9 @@ _E164: Final = re.compile(r"[1-9][0-9]{6,14}")
 _PLAIN: Final = re.compile(r"\+?([1-9][0-9]{6,14})").fullmatch
 # A group is a number, or the founder's number and the time of its founding.
 _GROUP: Final = re.compile(r"[0-9]{5,20}(?:-[0-9]{5,15})?")
-_LID: Final = re.compile(r"[0-9]{5,20}")
-_LONGEST: Final = 64
+# A number; or, by the Cloud API, what Meta calls a user whose number it does not tell.
+_LID: Final = re.compile(r"[0-9]{5,20}|[A-Z]{2}(?:\.ENT)?\.[A-Za-z0-9]{1,128}")
+_LONGEST: Final = 160
 
 
 class NotAnAddress(ValueError):

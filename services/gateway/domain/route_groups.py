@@ -9,8 +9,11 @@ class RouteGroup(StrEnum):
 
     ANALYTICS = "analytics"
     ADMIN = "admin"
+    # Of strangers, but of those who come often: WhatsApp's own servers.
+    CALLBACKS = "callbacks"
 
 
+_CALLBACKS: Final = frozenset({"/api/webhooks/whatsapp"})
 _ANALYTICS: Final = ("/api/analytics/", "/api/admin/analytics")
 
 
@@ -18,6 +21,8 @@ def group_of(path: str) -> RouteGroup | None:
     """The group of the route with this path; most have none."""
     if path.startswith(_ANALYTICS) or path.endswith("/analytics"):
         return RouteGroup.ANALYTICS
+    if path in _CALLBACKS:
+        return RouteGroup.CALLBACKS
     if path.startswith("/api/admin/"):
         return RouteGroup.ADMIN
     return None

@@ -21,6 +21,12 @@ _STATEMENTS: Final = (
         SELECT instance_id, stanza_key FROM sessions.inbound
         WHERE seen_at < $1 ORDER BY seen_at LIMIT $2)
     """,
+    # Of an instance that was not connected since, or that nobody has looked into.
+    """
+    DELETE FROM sessions.callbacks WHERE sequence IN (
+        SELECT sequence FROM sessions.callbacks
+        WHERE received_at < $1 ORDER BY received_at LIMIT $2)
+    """,
     """
     DELETE FROM sessions.numbers WHERE (tenant_id, engine, number) IN (
         SELECT tenant_id, engine, number FROM sessions.numbers

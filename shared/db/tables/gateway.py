@@ -188,6 +188,7 @@ class InstanceRow(Base):
     """One WhatsApp connection of a tenant.
 
     ``connected`` is what the tenant wants; what is so stands in ``sessions.session_states``.
+    Secrets among the ``settings`` are sealed.
     ``guard`` holds the limits that protect the number and its recipients: ``perMinute``,
     ``perHour``, ``perDay``, zero meaning no limit; ``proxy`` and ``deviceName``, if any, are how
     the instance connects and what the phone calls it. What ``held`` has to send waits, because its
@@ -198,6 +199,14 @@ class InstanceRow(Base):
     __table_args__ = (
         Index(None, "tenant_id", "id"),
         Index("ix_instances_shard", "shard", postgresql_where=text("deleted_at IS NULL")),
+        # By whose number or token a callback names an instance.
+        Index(
+            "ix_instances_callbacks",
+            "settings",
+            postgresql_using="gin",
+            postgresql_ops={"settings": "jsonb_path_ops"},
+            postgresql_where=text("engine = 'cloud_api' AND deleted_at IS NULL"),
+        ),
         SCHEMA,
     )
 

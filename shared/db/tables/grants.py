@@ -23,6 +23,7 @@ FOREIGN: tuple[tuple[str, str, str], ...] = (
     ("gateway", "SELECT", "sessions.session_states"),
     ("gateway", "SELECT", "sessions.handovers"),
     ("gateway", "SELECT", "sessions.inbound_media"),
+    ("gateway", "SELECT, INSERT", "sessions.callbacks"),
     ("gateway", "SELECT", "webhooks.deliveries"),
     ("gateway", "SELECT", "webhooks.attempts"),
     ("gateway", "SELECT", "webhooks.endpoint_health"),

@@ -158,6 +158,36 @@ class InboundMediaRow(Base):
     stored_at: Mapped[Moment | None]
 
 
+class CallbackRow(Base):
+    """What WhatsApp has told an instance by a POST, kept until its session has taken it.
+
+    The gateway adds it, once for each ``digest``; ``sequence`` is the order in which they came. One
+    that cannot be read has an ``error`` and stays for whoever looks into it.
+    """
+
+    __tablename__ = "callbacks"
+    __table_args__ = (
+        UniqueConstraint("instance_id", "digest"),
+        Index(
+            "ix_callbacks_waiting",
+            "instance_id",
+            "sequence",
+            postgresql_where=text("error IS NULL"),
+        ),
+        Index(None, "received_at"),
+        SCHEMA,
+    )
+
+    sequence: Mapped[Sequence]
+    id: Mapped[Ref]
+    tenant_id: Mapped[Ref]
+    instance_id: Mapped[Ref]
+    digest: Mapped[bytes]
+    sealed: Mapped[bytes]
+    received_at: Mapped[Moment]
+    error: Mapped[Word | None]
+
+
 class NumberRow(Base):
     """What was last heard of a number: whether it is on WhatsApp, and under which address."""
 

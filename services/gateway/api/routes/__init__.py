@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from services.gateway.api.accounts import Accounts
 from services.gateway.api.analytics import Analytics
 from services.gateway.api.audit_logs import AuditLogs
+from services.gateway.api.callbacks import Callbacks
 from services.gateway.api.connections import Connections
 from services.gateway.api.dead_letters import DeadLetters
 from services.gateway.api.details import Details
@@ -25,6 +26,7 @@ from services.gateway.api.platform import Administration
 from services.gateway.api.routes import (
     accounts,
     audit,
+    callbacks,
     details,
     groups,
     instances,
@@ -65,6 +67,7 @@ class Handlers:
     messages: MessageHandlers
     media: Media
     webhook: PrimaryWebhook
+    callbacks: Callbacks
     stats: Stats
     events: Events
     sandbox: Sandbox
@@ -101,6 +104,7 @@ def table(handlers: Handlers) -> Sequence[Route]:
         *messages.routes(handlers.messages),
         *media.routes(handlers.media),
         *webhooks.routes(handlers.webhook),
+        *callbacks.routes(handlers.callbacks),
         *audit.routes(handlers.audit_logs),
         *operation.routes(
             handlers.stats,

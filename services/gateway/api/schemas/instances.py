@@ -60,19 +60,22 @@ class NewInstance(ApiModel):
 
     name: Name = Field(examples=["Support"])
     engine: EngineName = Field(
-        description="How it reaches WhatsApp.", examples=["sandbox", "whatsmeow"]
+        description="How it reaches WhatsApp.", examples=["sandbox", "whatsmeow", "cloud_api"]
     )
     phone_number: PhoneNumber | None = Field(default=None, description="Its own number, if known.")
     settings: dict[str, object] | None = Field(
         default=None,
         description="What its engine can be told: `unconfirmedAfter`; the sandbox also"
-        " `autoScan`, `receipts`.",
+        " `autoScan`, `receipts`; the Cloud API `phoneNumberId`, `businessAccountId` and, never to"
+        " be shown again, `accessToken`, `appSecret`, `verifyToken`.",
         examples=[{"autoScan": True}],
     )
 
 
 class InstanceChange(ApiModel):
-    """What is to change; what is left out stays. Settings are replaced as a whole."""
+    """What is to change; what is left out stays. Settings are replaced as a whole, but for secrets
+    that are left out: those stay too.
+    """
 
     name: Name | None = Field(default=None, examples=["Support"])
     phone_number: PhoneNumber | None = None
