@@ -238,6 +238,8 @@ class SessionsSettings(MediaSettings, SealingSettings, EgressSettings):
         return EgressLimits(
             connections=self.cloud_api_connections,
             connections_per_host=self.cloud_api_connections,
+            # A message on a connection that Meta is just closing would be in doubt.
+            keep_alive=timedelta(seconds=15),
         )
 
     @field_validator("cloud_api_url")

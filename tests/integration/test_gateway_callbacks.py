@@ -1,6 +1,7 @@
 """Callbacks of WhatsApp: whose they are, who is believed, and what is kept of them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,6 +12,7 @@ import orjson
 import pytest
 from aiohttp import FormData
 
+from services.gateway.api import callbacks
 from shared.broker.topology import shard_queue
 from shared.contracts.commands import TakeCallbacks
 from shared.security.sealing import Place
@@ -28,6 +30,7 @@ from tests.support.meta import (
     a_callback,
     a_text,
     a_value,
+    signature_of,
     signed,
 )
 
@@ -171,14 +174,14 @@ async def test_what_is_not_signed_by_the_instances_secret_is_refused_and_nothing
     body = a_callback(a_value("11111", messages=[a_text()]))
     raw, headers = signed(body)
     signature = headers["X-Hub-Signature-256"]
-    json = {"Content-Type": "application/json"}
+    plain = {"Content-Type": "application/json"}
     refused = [
         await world.post(body, "another secret"),
         await world.raw(raw + b" ", headers),
-        await world.raw(raw, json),
-        await world.raw(raw, {**json, "X-Hub-Signature-256": ""}),
-        await world.raw(raw, {**json, "X-Hub-Signature-256": signature[:-1] + "é"}),
-        await world.raw(raw, {**json, "X-Hub-Signature": signature}),
+        await world.raw(raw, plain),
+        await world.raw(raw, {**plain, "X-Hub-Signature-256": ""}),
+        await world.raw(raw, {**plain, "X-Hub-Signature-256": signature[:-1] + "é"}),
+        await world.raw(raw, {**plain, "X-Hub-Signature": signature}),
         await world.post(a_callback(a_value("99999", messages=[a_text()]))),
         await world.post(a_callback(a_value("11111"), business="5") | {"entry": []}),
     ]
@@ -265,9 +268,9 @@ async def test_what_concerns_no_message_is_taken_and_not_kept(world: World) -> N
 
 async def test_what_is_no_callback_is_refused_before_anything_is_asked(world: World) -> None:
     signature = {"X-Hub-Signature-256": "sha256=00"}
-    json = {**signature, "Content-Type": "application/json"}
+    headers = {**signature, "Content-Type": "application/json"}
     for raw in (b"", b"{", b"[]", b'{"object": 1, "entry": []}', b'{"object": "x"}'):
-        assert (await world.raw(raw, json)).code == "BAD_REQUEST"
+        assert (await world.raw(raw, headers)).code == "BAD_REQUEST"
     plain = await world.raw(b"{}", {**signature, "Content-Type": "text/plain"})
     assert plain.code == "UNSUPPORTED_MEDIA_TYPE"
 
@@ -287,6 +290,36 @@ async def test_words_that_no_database_takes_do_not_stop_a_callback(world: World)
     assert (await world.post(a_callback(a_value("11111", messages=texts)))).status == 200
     numberless = a_callback(a_value("1\x001", messages=[a_text()]), business="1\x00")
     assert (await world.post(numberless)).status == 403
+
+
+async def test_numbers_of_any_size_do_not_stop_a_callback(world: World) -> None:
+    instance = await world.instance(await world.admin(), "11111")
+    value = a_value("11111", messages=[a_text()], size=10**30)
+    raw = json.dumps(a_callback(value)).encode()
+    answer = await world.raw(raw, signature_of(raw))
+    assert (answer.status, answer.data) == (200, {"stored": 1})
+    [row] = await world.gateway.sql.fetch("SELECT * FROM sessions.callbacks")
+    place = Place(row["tenant_id"], "sessions.callbacks", str(row["id"]))
+    assert json.loads(RING.open(row["sealed"], place)) == {"values": [value]}
+    assert row["instance_id"] == instance
+
+
+async def test_a_stranger_cannot_have_a_gateway_look_for_ever(world: World) -> None:
+    many = [a_value(str(number)) for number in range(10_000, 11_001)]
+    answer = await world.post(a_callback(*many))
+    assert (answer.status, answer.code) == (400, "BAD_REQUEST")
+
+
+async def test_a_stranger_cannot_have_a_gateway_hash_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin = await world.admin()
+    for number in range(3):
+        await world.instance(admin, "11111", appSecret=f"secret {number}")
+    body = a_callback(a_value("11111", messages=[a_text()]))
+    assert (await world.post(body, "secret 2")).status == 200
+    monkeypatch.setattr(callbacks, "MOST_HASHED", 3 * len(signed(body)[0]) - 1)
+    assert (await world.post(body, "secret 2")).code == "BAD_REQUEST"
 
 
 @pytest.fixture
@@ -347,6 +380,23 @@ async def test_secrets_are_sealed_and_never_seen_again(world: World) -> None:
     for text in (kept, str(shown), str(config), str([dict(row) for row in audited])):
         assert not any(secret in text for secret in SECRETS)
         assert sha256(VERIFY_TOKEN.encode()).hexdigest() not in text
+
+
+async def test_a_secret_from_before_there_was_a_ring_is_sealed_when_settings_change(
+    world: World,
+) -> None:
+    admin = await world.admin()
+    instance = await world.instance(admin, "11111")
+    await world.gateway.sql.execute(
+        'UPDATE gateway.instances SET settings = settings || \'{"appSecret": "in the clear"}\''
+    )
+    same = {"phoneNumberId": "11111", "businessAccountId": BUSINESS}
+    changed = await admin.call("PUT", f"/api/instances/{instance}", json={"settings": same})
+    assert changed.status == 200
+    kept = await world.gateway.sql.fetchval("SELECT settings::text FROM gateway.instances")
+    assert "in the clear" not in kept
+    body = a_callback(a_value("11111", messages=[a_text()]))
+    assert (await world.post(body, "in the clear")).data == {"stored": 1}
 
 
 async def test_secrets_that_are_left_out_stay_as_they_are(world: World) -> None:

@@ -411,8 +411,13 @@ def a_callback(*values: Json, business: str = BUSINESS) -> Json:
 def signed(body: Json, secret: str = APP_SECRET) -> tuple[bytes, dict[str, str]]:
     """A callback as it goes over the wire: its bytes and its headers."""
     raw = orjson.dumps(body)
+    return raw, signature_of(raw, secret)
+
+
+def signature_of(raw: bytes, secret: str = APP_SECRET) -> dict[str, str]:
+    """The headers that such bytes come with."""
     signature = hmac.new(secret.encode(), raw, sha256).hexdigest()
-    return raw, {
+    return {
         "Content-Type": "application/json",
         "X-Hub-Signature-256": f"sha256={signature}",
     }

@@ -207,5 +207,5 @@ def test_words_that_no_database_takes_are_cleaned() -> None:
 
 
 def test_a_time_that_is_none_or_in_the_future_is_when_it_came() -> None:
-    for timestamp in ("", "soon", "99999999999", "0"):
+    for timestamp in ("", "soon", "99999999999", "0", "9" * 5000, "\u0661"):
         assert heard(a_text(timestamp=timestamp)).at == NOW

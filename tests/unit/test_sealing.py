@@ -10,7 +10,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.ids import new_id
-from shared.security.sealing import Key, KeyRing, Place, Unsealable, is_sealed
+from shared.security.sealing import (
+    Key,
+    KeyRing,
+    Place,
+    Unsealable,
+    is_sealed,
+    lookup_digests,
+    open_settings,
+    seal_text,
+    setting_place,
+)
 
 FIRST, SECOND = Key.new("2026-01"), Key.new("2026-02")
 TENANT = UUID(int=1)
@@ -131,6 +141,28 @@ def test_index_keys_differ_by_tenant_and_go_through_the_ring_newest_first() -> N
 
     assert (ring(SECOND).index_keys(TENANT), ring(FIRST).index_keys(TENANT)) == ((new,), (old,))
     assert ring(FIRST).index_keys(UUID(int=2)) != (old,)
+
+
+def test_the_secrets_among_settings_open_each_in_its_own_place() -> None:
+    one, instance = ring(FIRST), UUID(int=9)
+    sealed = seal_text(one, "s3cret", setting_place(TENANT, instance, "accessToken"))
+    stored: dict[str, object] = {"accessToken": sealed, "number": "1", "receipts": True}
+    opened = open_settings(one, stored, TENANT, instance)
+    assert opened == {"accessToken": "s3cret", "number": "1", "receipts": True}
+    for moved, tenant, whose in (
+        ({"appSecret": sealed}, TENANT, instance),
+        ({"accessToken": sealed}, TENANT, UUID(int=8)),
+        ({"accessToken": sealed}, UUID(int=2), instance),
+    ):
+        with pytest.raises(Unsealable):
+            open_settings(one, moved, tenant, whose)
+
+
+def test_what_is_looked_up_is_found_under_every_key_of_the_ring() -> None:
+    new, old = lookup_digests(ring(SECOND, FIRST), "a token")
+    assert [new] == lookup_digests(ring(SECOND), "a token")
+    assert [old] == lookup_digests(ring(FIRST), "a token")
+    assert new not in lookup_digests(ring(SECOND), "another token")
 
 
 def test_a_key_is_written_as_its_id_and_base64() -> None:

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final, NoReturn
 
-import orjson
 from aiohttp import web
 from multidict import istr
-from pydantic import JsonValue, SecretStr, ValidationError
+from pydantic import JsonValue, SecretStr, TypeAdapter, ValidationError
 
 from services.gateway.api.auditing import Auditing
 from services.gateway.api.gate import Gate
@@ -48,6 +47,12 @@ SIGNATURE: Final = istr("X-Hub-Signature-256")
 APP_SECRET: Final = "appSecret"  # noqa: S105 - a name, no secret
 # Of the changes that an app can subscribe to, those that messages and receipts come in.
 _FIELD: Final = "messages"
+# Before a callback is believed, whoever has sent it makes us look for what it names, and hash it
+# for each secret that might have signed it. Meta puts at most a thousand changes into one, and
+# those of one app have one secret.
+MOST_NAMED: Final = 1000
+MOST_HASHED: Final = 64 * 1024 * 1024
+_STORED: Final = TypeAdapter(dict[str, list[dict[str, JsonValue]]])
 # Whose organizations are told of one forged callback: it can name as many as fit into it.
 _MOST_TOLD: Final = 5
 
@@ -103,7 +108,7 @@ class Callbacks:
         numbers, accounts = _named(told)
         async with self._database.hot() as connection:
             named = await callbacks.claimants(connection, numbers=numbers, accounts=accounts)
-        proven = [one for one in named if self._proves(one, raw, signature)]
+        proven = self._proven(named, raw, signature)
         if not proven:
             await self._refuse(request, named)
         stored = await self._store([new for one in proven if (new := _for(one, told)) is not None])
@@ -119,18 +124,22 @@ class Callbacks:
         async with self._database.hot() as connection:
             return await callbacks.knows_token(connection, lookup_digests(self._ring, token))
 
-    def _proves(self, claimant: Claimant, raw: bytes, signature: str) -> bool:
-        """Whether a callback is signed with an instance's secret."""
+    def _proven(self, named: Sequence[Claimant], raw: bytes, signature: str) -> list[Claimant]:
+        """Those instances whose secret has signed a callback."""
+        secrets = {one.id: secret for one in named if (secret := self._secret_of(one)) is not None}
+        distinct = set(secrets.values())
+        if len(distinct) * len(raw) > MOST_HASHED:
+            raise _too_much()
+        right = {secret for secret in distinct if _signed(raw, signature, secret)}
+        return [one for one in named if secrets.get(one.id) in right]
+
+    def _secret_of(self, claimant: Claimant) -> str | None:
         place = setting_place(claimant.tenant_id, claimant.id, APP_SECRET)
         try:
-            secret = open_text(self._ring, claimant.app_secret, place)
-            verify_hex(raw, signature=signature, secret=secret)
-        except BadSignature:
-            return False
+            return open_text(self._ring, claimant.app_secret, place)
         except Unsealable:
             log.exception("app_secret_not_readable", instance_id=str(claimant.id))
-            return False
-        return True
+            return None
 
     async def _refuse(self, request: web.Request, named: Sequence[Claimant]) -> NoReturn:
         self._metrics.callbacks.labels("refused").inc()
@@ -178,6 +187,18 @@ def _read(raw: bytes) -> WhatsAppCallback:
         raise BadRequest("The body is not what WhatsApp POSTs: see Meta's documentation.") from None
 
 
+def _signed(raw: bytes, signature: str, secret: str) -> bool:
+    try:
+        verify_hex(raw, signature=signature, secret=secret)
+    except BadSignature:
+        return False
+    return True
+
+
+def _too_much() -> BadRequest:
+    return BadRequest("The body names more than WhatsApp tells of at once.")
+
+
 def _named(told: WhatsAppCallback) -> tuple[set[str], set[str]]:
     """The numbers that a callback is about, and the accounts where it is about no number."""
     numbers, accounts = set(), set()
@@ -187,6 +208,8 @@ def _named(told: WhatsAppCallback) -> tuple[set[str], set[str]]:
                 numbers.add(change.phone_number_id)
             elif "\x00" not in entry.id:
                 accounts.add(entry.id)
+    if len(numbers) + len(accounts) > MOST_NAMED:
+        raise _too_much()
     return numbers, accounts
 
 
@@ -195,7 +218,8 @@ def _for(claimant: Claimant, told: WhatsAppCallback) -> NewCallback | None:
     values = list(_values(claimant, told))
     if not values:
         return None
-    body = orjson.dumps({"values": values})
+    # Not orjson: it knows no whole numbers of more than 64 bits, and Meta need not know that.
+    body = _STORED.dump_json({"values": values})
     return NewCallback(
         id=new_id(),
         tenant_id=claimant.tenant_id,

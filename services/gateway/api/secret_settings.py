@@ -63,9 +63,11 @@ class InstanceSecrets:
             plain = settings.get(name)
             if not isinstance(plain, str):
                 continue
-            if before is not None and kept is not None and kept.get(name) == plain:
-                made[name] = before[name]
+            stored = None if before is None else before.get(name)
+            if stored != plain and kept is not None and kept.get(name) == plain:
+                made[name] = stored
             else:
+                # New, or from before it was sealed.
                 place = setting_place(tenant_id, instance_id, name)
                 made[name] = seal_text(self._ring, plain, place)
         token = settings.get(VERIFY_TOKEN)

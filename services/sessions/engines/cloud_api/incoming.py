@@ -53,6 +53,7 @@ _STATUSES: Final[dict[str, Literal["sent", "delivered", "read", "failed"]]] = {
 _FILES: Final = ("image", "video", "audio", "document", "sticker")
 _NUMBER: Final = re.compile(r"\+?([1-9][0-9]{4,19})")
 _USER_ID: Final = re.compile(r"[A-Z]{2}(?:\.ENT)?\.[A-Za-z0-9]{1,128}")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}")
 _LONGEST: Final = 65_536
 
 
@@ -282,7 +283,7 @@ def _id(written: str) -> str:
 
 def _moment(seconds: str, *, at: datetime) -> datetime:
     """Meta's time of something, unless it is none or in the future."""
-    if not seconds.isascii() or not seconds.isdigit() or not 0 < int(seconds) < at.timestamp():
+    if not _SECONDS.fullmatch(seconds) or not 0 < int(seconds) < at.timestamp():
         return at
     return datetime.fromtimestamp(int(seconds), UTC)
 
