@@ -341,7 +341,7 @@ class Supervisor:
         if session is not None:
             await self._close(session, forget=forget)
         elif forget and engine is not None:
-            await engine.forget(self._opening_of(instance, lease))
+            await engine.forget(self._opening_of(instance, lease, forgetting=True))
         status = Status.LOGGED_OUT if forget else Status.DISCONNECTED
         await self._chronicle.change(
             instance, lease, ending(status, reason, error=False, now=self._clock.now())
@@ -353,7 +353,8 @@ class Supervisor:
         session.status = Status.CONNECTING  # Nothing is handed to it any more.
         try:
             if forget:
-                await session.engine.forget(self._opening_of(session.instance, session.lease))
+                opening = self._opening_of(session.instance, session.lease, forgetting=True)
+                await session.engine.forget(opening)
             else:
                 await session.engine.close(session.instance.id)
         finally:
@@ -373,17 +374,21 @@ class Supervisor:
     def _lock(self, instance_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(instance_id, asyncio.Lock())
 
-    def _opening_of(self, instance: Instance, lease: Lease) -> Opening:
+    def _opening_of(self, instance: Instance, lease: Lease, *, forgetting: bool = False) -> Opening:
         place = proxy_place(instance.tenant_id, instance.id)
         try:
             proxy = None if instance.proxy is None else open_text(self._ring, instance.proxy, place)
         except Unsealable as error:
             # It must not go out by another way than was wished for.
             raise Transient(f"The instance's proxy cannot be read. {error.message}") from None
+        settings = instance.settings
         try:
-            settings = open_settings(self._ring, instance.settings, instance.tenant_id, instance.id)
+            settings = open_settings(self._ring, settings, instance.tenant_id, instance.id)
         except Unsealable as error:
-            raise Transient(f"The instance's secrets cannot be read. {error.message}") from None
+            # What nobody can read any more can still be forgotten.
+            if not forgetting:
+                why = f"The instance's secrets cannot be read. {error.message}"
+                raise Transient(why) from None
         return Opening(
             instance_id=instance.id,
             tenant_id=instance.tenant_id,

@@ -220,3 +220,6 @@ async def test_what_meta_cannot_do_is_said_before_anything_is_accepted(
     assert "cannot send polls" in poll.body["error"]["message"]
     checked = await shop.api.post("/api/contacts/check", {"numbers": [f"+{ADA}"]})
     assert checked.status == 422
+    code = await customer.get(f"/api/instances/{shop.id}/qr")
+    assert (code.status, code.code) == (422, "VALIDATION_FAILED")
+    assert "cannot be paired by a QR code" in code.body["error"]["message"]

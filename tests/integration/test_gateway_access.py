@@ -46,6 +46,7 @@ async def test_the_description_is_valid_openapi_and_every_route_has_what_it_need
                 "/api/version",
                 "/api/webhooks/health",
                 "/api/webhooks/whatsapp/health",
+                "/api/webhooks/whatsapp",
             }
         )
 

@@ -184,6 +184,19 @@ async def test_secrets_that_no_key_opens_are_not_sent_to_anybody(world: World) -
     assert world.meta.sent == []
 
 
+async def test_an_instance_whose_secrets_no_key_opens_can_be_deleted(world: World) -> None:
+    instance = await an_instance(
+        world.sessions.sql,
+        await an_organization(world.sessions.sql),
+        engine="cloud_api",
+        settings={"phoneNumberId": "11111", "accessToken": "sealed:AgFh"},
+        status="ready",
+        connected=False,
+        deleted_at=NOON,
+    )
+    await world.becomes(instance, Status.LOGGED_OUT)
+
+
 # Sending
 
 

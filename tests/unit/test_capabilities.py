@@ -5,13 +5,14 @@ from typing import get_args
 import pytest
 
 from services.gateway.domain import capabilities, engines
+from services.sessions.engines.cloud_api.engine import CloudApiEngine
 from services.sessions.engines.port import Engine
 from services.sessions.engines.sandbox.engine import SandboxEngine
 from services.sessions.engines.whatsmeow.engine import WhatsmeowEngine
 from shared.contracts.capabilities import Capability, needed_to_say
 from shared.contracts.content import Sendable
 
-KNOWN: tuple[type[Engine], ...] = (SandboxEngine, WhatsmeowEngine)
+KNOWN: tuple[type[Engine], ...] = (SandboxEngine, WhatsmeowEngine, CloudApiEngine)
 
 
 def test_every_kind_that_can_be_sent_needs_a_capability() -> None:

@@ -12,11 +12,14 @@ from services.gateway.api.lookup import instance_in_path
 from services.gateway.api.revocation import Revocations
 from services.gateway.api.schemas.instances import Asked, Qr, StatusView
 from services.gateway.api.seen import seen
+from services.gateway.domain.capabilities import require
+from services.gateway.domain.engines import capabilities
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.readiness import no_code
 from services.gateway.store import instances
 from shared.broker.topology import shard_queue
 from shared.clock import Clock
+from shared.contracts.capabilities import Capability
 from shared.contracts.commands import ConnectInstance, DisconnectInstance
 from shared.db.database import Database
 from shared.db.tables.gateway import GatewayOutboxRow
@@ -68,6 +71,7 @@ class Connections:
     async def qr(self, request: web.Request) -> web.StreamResponse:
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request)
+        require(instance.engine, capabilities(instance.engine), Capability.QR)
         code, expires_at = instance.qr_code, instance.qr_expires_at
         if code is None or expires_at is None or expires_at <= self._clock.now():
             raise no_code(instance.status, connected=instance.connected, what="QR code")

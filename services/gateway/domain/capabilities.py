@@ -7,6 +7,7 @@ from shared.contracts.capabilities import Capability, needed_to_say
 from shared.errors import Rejected
 
 _WORDS: Final[Mapping[Capability, str]] = {
+    Capability.QR: "be paired by a QR code",
     Capability.PAIRING_CODE: "be paired by code",
     Capability.TEXT: "send texts",
     Capability.MEDIA: "send files",

@@ -12,7 +12,8 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "created": "connect it first: POST /api/instances/{id}/connect.",
     "qr": "scan its QR code first: GET /api/instances/{id}/qr.",
     "pairing": "wait until it is ready: GET /api/instances/{id}/status.",
-    "logged_out": "connect it and pair it again: POST /api/instances/{id}/connect.",
+    "logged_out": "see lastError in GET /api/instances/{id}/status; connect it again, and pair it"
+    " if it is a device: POST /api/instances/{id}/connect.",
     "banned": "WhatsApp has banned its number; connect another one.",
     "failed": "see lastError in GET /api/instances/{id}/status, then connect it again.",
     "connecting": "wait until it is ready: GET /api/instances/{id}/status.",

@@ -203,7 +203,7 @@ def _connections(connections: Connections) -> Sequence[Route]:
             permission=Needs.MANAGE_CLIENTS,
             response=Qr,
             limited=True,
-            errors=("CONFLICT",),
+            errors=("CONFLICT", "VALIDATION_FAILED"),
             raw={PNG: "The code as a picture.", SVG: "The code as a drawing."},
         ),
     )
