@@ -112,25 +112,33 @@ async def test_what_cannot_be_written_is_written_later(
     async with gateway.sql.transaction():
         await gateway.sql.execute("LOCK TABLE gateway.audit_logs IN ACCESS EXCLUSIVE MODE")
         writing = asyncio.ensure_future(sightings.write())
-        pid = await _blocked(gateway)
+        waiting = await _blocked(gateway)
         sightings.note(an_entry())
-        await gateway.sql.execute("SELECT pg_cancel_backend($1)", pid)
+        while not writing.done():  # the gateway's own writers wait there as well
+            await gateway.sql.execute(
+                "SELECT pg_cancel_backend(pid) FROM unnest($1::int[]) pid", waiting
+            )
+            waiting = await _waiting(gateway)
         with pytest.raises(Transient):
             await writing
     assert await sightings.write() == 1
     assert [row["times"] for row in await rows(gateway)] == [2]
 
 
-async def _blocked(gateway: Gateway) -> int:
+async def _blocked(gateway: Gateway) -> list[int]:
     """Who waits for a lock of ours, once somebody does."""
     async with asyncio.timeout(5):
-        while True:
-            found = await gateway.sql.fetchval(
-                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1"
-            )
-            if found is not None:
-                return int(found)
+        while not (found := await _waiting(gateway)):
+            continue
+    return found
+
+
+async def _waiting(gateway: Gateway) -> list[int]:
+    rows = await gateway.sql.fetch(
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pg_backend_pid() = ANY (pg_blocking_pids(pid))"
+    )
+    return [row["pid"] for row in rows]
 
 
 async def test_what_is_still_remembered_is_written_when_the_process_ends(
