@@ -420,7 +420,6 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         limits=limits,
         clock=clock,
         edge=edge,
-        cors=bool(settings.cors_origins),
     )
     routes = [*texts.routes, *ops.routes(health=platform.health, registry=platform.registry)]
     add_routes(app, routes)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final, Self
 
 import asyncpg
@@ -13,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from shared.errors import Away, Transient
 
-# Seconds to wait for a connection of a pool.
-_FREE_CONNECTION: Final = 10
+# The server ends a statement after 30 s. One that says nothing for longer is not there any more.
+_SILENCE: Final = timedelta(seconds=40)
 
 HotConnection = asyncpg.pool.PoolConnectionProxy
 
@@ -48,10 +49,13 @@ class Database:
     when the database is away.
     """
 
-    def __init__(self, engine: AsyncEngine, hot: asyncpg.Pool, lax: asyncpg.Pool) -> None:
+    def __init__(
+        self, engine: AsyncEngine, hot: asyncpg.Pool, lax: asyncpg.Pool, *, patience: timedelta
+    ) -> None:
         self._engine = engine
         self._hot = hot
         self._lax = lax
+        self._patience = patience.total_seconds()
 
     @classmethod
     @asynccontextmanager
@@ -63,11 +67,13 @@ class Database:
         name: str = "waypost",
         pool: int = 8,
         hot: int = 4,
+        patience: timedelta = timedelta(seconds=10),
     ) -> AsyncIterator[Self]:
         """Connect lazily to ``url`` (``postgresql://…``), acting as ``role``.
 
         The login user must be a member of ``role``. Statements end after 30 s, a transaction that
-        sits idle after 60 s, so that nothing can hold a lock for ever.
+        sits idle after 60 s, so that nothing can hold a lock for ever. ``patience`` is how long to
+        wait for a hot connection, and for the server to let go of one.
         """
         server = {
             "application_name": name,
@@ -85,13 +91,17 @@ class Database:
             pool_pre_ping=False,
             # Else what goes wrong repeats what was to be written.
             hide_parameters=True,
-            connect_args={"server_settings": server, "timeout": 5},
+            connect_args={
+                "server_settings": server,
+                "timeout": 5,
+                "command_timeout": _SILENCE.total_seconds(),
+            },
         )
         hot_pool = _hot_pool(url, server, size=hot)
         lax_pool = _hot_pool(url, {**server, "synchronous_commit": "off"}, size=hot)
         try:
             async with hot_pool, lax_pool:
-                yield cls(engine, hot_pool, lax_pool)
+                yield cls(engine, hot_pool, lax_pool, patience=patience)
         finally:
             await engine.dispose()
 
@@ -120,13 +130,14 @@ class Database:
         """
         pool = self._hot if durable else self._lax
         try:
-            # Not acquire(timeout=…), which makes a task of it.
-            async with asyncio.timeout(_FREE_CONNECTION):
+            # Not acquire(timeout=…), which makes a task of it. That would bound the release too,
+            # which asks the server to roll back if a statement was given up.
+            async with asyncio.timeout(self._patience):
                 connection = await pool.acquire()
             try:
                 yield connection
             finally:
-                await pool.release(connection)
+                await pool.release(connection, timeout=self._patience)
         except AWAY + UNLUCKY as error:
             raise _away(error) from error
 
@@ -148,6 +159,7 @@ def _hot_pool(url: str, server: dict[str, str], *, size: int) -> asyncpg.Pool:
         min_size=0,
         max_size=size,
         timeout=5,
+        command_timeout=_SILENCE.total_seconds(),
         server_settings=server,
         reset=_left_as_found,
     )

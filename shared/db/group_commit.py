@@ -25,8 +25,9 @@ class GroupCommit(Generic[Item, Result]):
 
     ``overlap`` is for callers who come again as soon as they are answered. Else they end up in
     step: all of them wait for the commit, then it for all of them. With it a commit begins when a
-    turn of the loop brings nobody new, not with the first of a crowd alone; and of more than
-    ``overlap`` it takes half, so that one half is served while the other is being committed.
+    turn of the loop brings nobody new or ``overlap`` wait, not with the first of a crowd alone; and
+    of more than ``overlap`` it takes half, so that one half is served while the other is being
+    committed.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class GroupCommit(Generic[Item, Result]):
                 self._wake.clear()
                 await self._wake.wait()
                 if self._overlap is not None:
-                    await self._gather()
+                    await self._gather(self._overlap)
                 continue
             if self._linger and not self._closing and len(self._waiting) < self._max_batch:
                 await asyncio.sleep(self._linger)
@@ -108,10 +109,10 @@ class GroupCommit(Generic[Item, Result]):
             if batch:  # else another worker has taken them while this one lingered
                 await self._settle(batch)
 
-    async def _gather(self) -> None:
-        """Return when a turn of the loop has brought nobody new."""
+    async def _gather(self, enough: int) -> None:
+        """Return when a turn of the loop has brought nobody new, or there are enough."""
         before = -1
-        while before < len(self._waiting) < self._max_batch:
+        while before < len(self._waiting) < enough:
             before = len(self._waiting)
             # Two turns: from a socket to its task, and from there to us.
             await asyncio.sleep(0)

@@ -75,14 +75,19 @@ async def _run(loop: Loop) -> None:
     raise LoopEnded(f"The loop {loop.name} has ended.")
 
 
-@asynccontextmanager
-async def _listening(listener: Listener) -> AsyncIterator[None]:
-    runner = Runner(
+def runner_of(listener: Listener) -> Runner:
+    """What serves a listener, wherever it listens."""
+    return Runner(
         listener.app,
         listener.limits,
         shutdown_timeout=DRAIN.total_seconds(),
         express=listener.express,
     )
+
+
+@asynccontextmanager
+async def _listening(listener: Listener) -> AsyncIterator[None]:
+    runner = runner_of(listener)
     await runner.setup()
     try:
         site = web.TCPSite(runner, listener.host, listener.port, backlog=1024)

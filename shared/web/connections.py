@@ -98,7 +98,8 @@ class _Listening(web.Server):
         self, made: web.Server, limits: ConnectionLimits, express: Mapping[str, Express]
     ) -> None:
         super().__init__(
-            _first_express(express, made.request_handler),  # type: ignore[arg-type] # see there
+            # Whose requests are ``web.Request``: the application's ``request_factory`` makes them.
+            cast("Any", _first_express(express, cast("Handler", made.request_handler))),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,
@@ -178,20 +179,17 @@ class _Connection(RequestHandler):
         return response
 
 
-def _first_express(express: Mapping[str, Express], application: Any) -> Handler:
+def _first_express(express: Mapping[str, Express], application: Handler) -> Handler:
     """The application's handler, or before it the express one of the path.
 
-    Not async, since that would cost every request. That requests are ``web.Request`` is the
-    application's doing: its ``request_factory`` makes them.
+    Not async, since that would cost every request.
     """
     if not express:
-        return cast("Handler", application)
+        return application
 
     def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
         first = express.get(request.raw_path)
-        if first is None:
-            return cast("Awaitable[web.StreamResponse]", application(request))
-        return first(request, application)
+        return application(request) if first is None else first(request, application)
 
     return handle
 

@@ -29,6 +29,9 @@ from shared.web.request_log import Handled, RequestLog, StructuredRequestLog
 REQUEST_ID = web.RequestKey("request_id", str)
 """The id of the request: ``request[REQUEST_ID]``, to go into every command that follows from it."""
 
+STARTED = web.RequestKey("started", float)
+"""When it came, by the monotonic clock, where it has been looked at before the middleware."""
+
 RESPONSE_HEADERS = web.RequestKey("response_headers", dict[str, str])
 """Headers that whatever is answered to this request will carry, errors included."""
 
@@ -91,13 +94,18 @@ class Edge:
         self._handled = request_log or StructuredRequestLog()
         self._seconds = Histogram(
             f"waypost_{service}_http_request_seconds",
-            "How long requests took, from the middleware's first line to its last.",
+            "How long requests took, from the first line of ours to the last.",
             ["method", "route", "status"],
             buckets=_BUCKETS,
             registry=registry,
         )
         self._answers = answers
         self._children: dict[tuple[str, str, int], Histogram] = {}
+
+    @property
+    def varies(self) -> bool:
+        """Whether every answer has ``Vary: Origin``."""
+        return self._cors.varies
 
     def install(self, app: web.Application) -> None:
         """Put the edge around every route of ``app``, before anything else is."""
@@ -111,10 +119,10 @@ class Edge:
 
         aiohttp runs each request in a task of its own, so what is bound here does not outlive it.
         """
-        started = self._monotonic()
         try:
-            request_id = request[REQUEST_ID]  # whoever came before has told it already
+            started, request_id = request[STARTED], request[REQUEST_ID]
         except KeyError:
+            started = self._monotonic()
             request_id = request[REQUEST_ID] = request_id_of(request)
         bind_contextvars(request_id=request_id)
         try:

@@ -63,6 +63,11 @@ class Cors:
         """Whether any origin is allowed at all; by default none is."""
         return bool(self._origins)
 
+    @property
+    def varies(self) -> bool:
+        """Whether a cache must tell answers apart by the origin of who has asked."""
+        return bool(self._origins) and not self._any
+
     def preflight(self, request: web.Request) -> web.Response | None:
         """The answer to a browser that asks beforehand; nothing if this is not such a question."""
         if _REQUEST_METHOD not in request.headers or self._allowed(request) is None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.db.database import Database, HotConnection, asyncpg_dsn, sqlalchemy_url
 from shared.errors import Away, Transient
+from tests.support.chaos_proxy import ChaosProxy
 from tests.support.system import free_port
 
 
@@ -283,3 +286,21 @@ def test_addresses_keep_what_they_say_for_either_driver(scheme: str) -> None:
     rest = "someone:p%40ss%2Fword@db.example:5433/waypost?sslmode=require"
     assert asyncpg_dsn(f"{scheme}://{rest}") == f"postgresql://{rest}"
     assert sqlalchemy_url(f"{scheme}://{rest}") == f"postgresql+asyncpg://{rest}"
+
+
+async def test_a_connection_to_a_server_that_fell_silent_comes_back(
+    module_database_url: str,
+) -> None:
+    address = urlsplit(module_database_url)
+    async with ChaosProxy.before(address.hostname or "", address.port or 5432) as proxy:
+        url = address._replace(netloc=f"{address.username}@127.0.0.1:{proxy.port}").geturl()
+        async with Database.open(url, hot=1, patience=timedelta(seconds=0.2)) as database:
+            await database.ping()
+            proxy.blackhole()
+            async with asyncio.timeout(5):
+                with pytest.raises(Transient):
+                    async with database.hot() as connection:
+                        await connection.fetchval("SELECT 1", timeout=0.1)
+            await proxy.heal()
+            async with asyncio.timeout(5):
+                await database.ping()

@@ -21,7 +21,7 @@ from tests.support.keys import said
 TO = "+12025550199"
 CONTENT: TypeAdapter[Content] = TypeAdapter(Content)
 # A request that has nothing unusual takes another way than one that has.
-BOTH_WAYS: list[dict[str, Any]] = [{}, {"priority": "normal"}]
+BOTH_WAYS: list[dict[str, Any]] = [{}, {"priority": "normal"}, {"to": "+1 (202) 555-0199"}]
 
 
 @pytest.mark.parametrize("more", BOTH_WAYS)
@@ -29,11 +29,12 @@ async def test_what_is_accepted_is_committed_and_can_be_asked_for(
     gateway: Gateway, sender: Sender, more: dict[str, Any]
 ) -> None:
     await sender.warm()
+    long_ways = gateway.server.long_ways
     answer = await sender.post(
-        {"to": "+1 (202) 555-0199", "message": 'Hélló "x" \\ 👋', **more},
-        headers={"X-Request-Id": "from-me"},
+        {"to": TO, "message": 'Hélló "x" \\ 👋', **more}, headers={"X-Request-Id": "from-me"}
     )
     assert answer.status == 202
+    assert gateway.server.long_ways - long_ways == (1 if more else 0)
     assert answer.data == {
         "id": answer.data["id"],
         "status": "queued",
@@ -60,6 +61,7 @@ async def test_what_is_accepted_is_committed_and_can_be_asked_for(
     assert row["engine_message_id"].startswith("3EB0")
     assert len(row["engine_message_id"]) == 22
     assert row["due_at"] == row["created_at"]
+    assert abs(row["created_at"] - gateway.clock.now()) < timedelta(seconds=60)
     assert row["expires_at"] == row["created_at"] + timedelta(hours=24)
     assert CONTENT.validate_json(said(row)) == Text(text='Hélló "x" \\ 👋')
     shown = (await sender.customer.get(f"/api/messages/{answer.data['id']}")).data
@@ -214,6 +216,14 @@ async def test_a_web_page_that_is_trusted_may_send(database_url: str) -> None:
         plain = await sender.post({"to": TO, "message": "x"})
         assert plain.headers["Vary"] == page.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Origin" not in plain.headers
+
+
+async def test_where_every_page_may_send_no_answer_depends_on_the_page(database_url: str) -> None:
+    async with gateway_support.running(database_url, cors_origins="*") as gateway:
+        sender = await gateway.sender()
+        await sender.warm()
+        for more in BOTH_WAYS:
+            assert "Vary" not in (await sender.post({"to": TO, "message": "x", **more})).headers
 
 
 @pytest.mark.parametrize("more", BOTH_WAYS)

@@ -101,7 +101,7 @@ async def test_a_commit_that_overlaps_begins_when_nobody_new_comes_and_leaves_ha
 
     async with GroupCommit(notes.flush, name="notes", overlap=4).running() as commits:
         await crowd(commits)
-    assert notes.flushed == [list(range(6)), [6, 7, 8, 9], [10, 11]]
+    assert notes.flushed == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert await notes.written() == list(range(12))
 
 

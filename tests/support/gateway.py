@@ -14,6 +14,7 @@ import asyncpg
 import orjson
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from typing_extensions import override
 
@@ -29,10 +30,10 @@ from shared.db.database import Database
 from shared.db.tables.grants import role
 from shared.health import Health
 from shared.ids import new_id
-from shared.runtime.serve import serve
+from shared.runtime.serve import runner_of, serve
 from shared.runtime.service import Listener, Platform
 from shared.security.tokens import KeyKind, issue_key
-from shared.web.connections import Runner
+from shared.web.connections import Express, Runner
 from tests.support.builders import NOON, an_instance, an_organization
 from tests.support.customer import Answer, Customer
 from tests.support.keys import KEYS
@@ -112,6 +113,33 @@ class Heard:
                 await self.news.wait()
 
 
+class Served(TestServer):
+    """What ``serve`` makes of a listener, on a free port and within a test's reach.
+
+    ``long_ways`` counts the requests that an express handler has left to the application.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__(listener.app)
+        self.long_ways = 0
+        express = {path: self._counted(first) for path, first in listener.express.items()}
+        self._listener = replace(listener, express=express)
+
+    def _counted(self, express: Express) -> Express:
+        async def handle(request: web.Request, long_way: Handler) -> web.StreamResponse:
+            async def counted(request: web.Request) -> web.StreamResponse:
+                self.long_ways += 1
+                return await long_way(request)
+
+            return await express(request, counted)
+
+        return handle
+
+    @override
+    async def _make_runner(self, **_: Any) -> Runner:
+        return runner_of(self._listener)
+
+
 @dataclass
 class Gateway:
     """A gateway that serves, and everything around it."""
@@ -124,7 +152,7 @@ class Gateway:
     heard: Heard
     http: aiohttp.ClientSession
     app: web.Application
-    server: TestServer
+    server: Served
     registry: CollectorRegistry
 
     def metric(self, name: str, **labels: str) -> float:
@@ -233,19 +261,6 @@ class Gateway:
         return {table: await self.count(table) for table in tables}
 
 
-class _Served(TestServer):
-    """What ``serve`` makes of a listener, on a free port and within a test's reach."""
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__(listener.app)
-        self._listener = listener
-
-    @override
-    async def _make_runner(self, **_: Any) -> Runner:
-        listener = self._listener
-        return Runner(listener.app, listener.limits, shutdown_timeout=1.0, express=listener.express)
-
-
 @dataclass
 class Sender:
     """A customer that acts as one ready instance."""
@@ -334,7 +349,7 @@ async def running(
         )
         stack.callback(stop.set)
         await started.wait()
-        server = _Served(service.listener)
+        server = Served(service.listener)
         await stack.enter_async_context(server)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))

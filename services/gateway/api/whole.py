@@ -56,12 +56,14 @@ class Whole(web.StreamResponse):
 
     @override
     async def prepare(self, request: BaseRequest) -> AbstractStreamWriter | None:
-        # Past aiohttp's writer, which has nothing to add to what is whole. Nor is there a wait for
-        # whoever reads slowly: it would begin at 64 KiB, for each answer anew.
+        # Past aiohttp's writer, which has nothing to add to what is whole but the wait for whoever
+        # does not read.
         transport = request.transport
         if transport is None or transport.is_closing():
             raise ClientConnectionResetError("nobody is there to be answered")
         transport.write(self._bytes)
+        if request.protocol.writing_paused:
+            await request.writer.drain()
         return None
 
     @override

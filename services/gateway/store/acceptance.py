@@ -111,8 +111,9 @@ def _lines(number: int) -> str:
 
 
 # Every value is a line of a text, since asyncpg looks at each element of an array for half a
-# microsecond. None has a line break: they are ids, numbers, times, and hexadecimal digits; and if
-# one had, its column would be too long, and a null that no column takes would refuse the batch.
+# microsecond. None has a line break: they are ids, numbers, times, and hexadecimal digits. If one
+# had, all below it would slip to the next message; so the join is an outer one, by which the line
+# that is left over becomes a row that has no tenant, and refuses the batch.
 _PLAIN = f"""
     {_INSERT}
     FROM (
@@ -126,7 +127,7 @@ _PLAIN = f"""
             ) WITH ORDINALITY AS m (origin, id, chat, sealed, request_id, created_at, place)
         ) AS m
     ) AS m
-    JOIN ({_ORIGINS}) AS o ON o.place = m.origin
+    LEFT JOIN ({_ORIGINS}) AS o ON o.place = m.origin
     ORDER BY m.place
 """  # noqa: S608 - constants of ours
 
