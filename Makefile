@@ -25,7 +25,7 @@ run: $(RUN) ## Everything in one process: PostgreSQL included, no phone needed.
 whatsmeow: $(WHATSMEOW) ## Add linked devices (real WhatsApp accounts) to what 'make run' offers.
 
 demo: $(DEV) ## Send a message through a running Waypost and watch it arrive.
-	$(PYTHON) docs/examples/demo.py
+	$(PYTHON) docs/examples/demo.py http://127.0.0.1:$${WAYPOST_PORT:-8080}
 
 whatsapp: $(DEV) ## WhatsApp to play with, without a phone: a server, a contact, a paired Waypost.
 	$(PYTHON) -m tests.whatsapp.by_hand
