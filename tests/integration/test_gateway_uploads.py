@@ -308,6 +308,19 @@ async def test_files_for_which_there_is_no_room_are_told_to_come_again(desk: Des
     assert (await desk.send(large)).held
 
 
+async def test_a_body_that_is_packed_takes_room_for_what_it_may_unpack_to(desk: Desk) -> None:
+    packed = make_mocked_request(
+        "POST",
+        "/",
+        headers={"Content-Length": "100", "Content-Encoding": "gzip", "Content-Type": "a/b"},
+    )
+    with (
+        desk.uploads.staging.room.taken(ROOM // 2, desk.principal.tenant_id),
+        pytest.raises(Transient, match="try again"),
+    ):
+        await desk.uploads.read_model(packed, NewFile, desk.principal)
+
+
 async def test_one_tenant_leaves_room_for_the_files_of_others(desk: Desk) -> None:
     room, tenant = desk.uploads.staging.room, new_id()
     with room.taken(ROOM // 2, tenant):
