@@ -1,6 +1,5 @@
 """The audit log, for whoever may look into it."""
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -10,6 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from services.gateway.api import trickle
 from services.gateway.api.gate import PRINCIPAL
 from services.gateway.api.schemas.audit import AuditQuery, AuditView
 from services.gateway.domain.principal import Principal, tenant_of_concern
@@ -30,8 +30,6 @@ MOST_LINES: Final = 50_000
 MOST_COUNTED: Final = 1_000_000
 
 _PORTION: Final = 500
-# How long a reader may take for one portion before it counts as gone.
-_PATIENCE: Final = timedelta(minutes=1)
 _HEADER: Final = (
     "at",
     "action",
@@ -99,15 +97,14 @@ class AuditLogs:
                 "Cache-Control": "no-store",
             }
         )
-        await response.prepare(request)
+        await trickle.prepare(request, response)
         text = line(_HEADER)
         after: tuple[datetime, UUID] | None = None
         left = MOST_LINES  # entries may be added meanwhile
         while True:
             async with self._database.tx() as tx:
                 rows = await audit.page(tx, wanted, after=after, limit=min(_PORTION, left))
-            async with asyncio.timeout(_PATIENCE.total_seconds()):
-                await response.write("".join((text, *_lines(rows))).encode())
+            await trickle.write(request, response, "".join((text, *_lines(rows))).encode())
             left -= len(rows)
             if len(rows) < _PORTION or left <= 0:
                 break

@@ -1,8 +1,7 @@
 """Files: uploaded, listed, looked at, downloaded, deleted."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -10,6 +9,7 @@ from aiohttp import hdrs, web
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.api import trickle
 from services.gateway.api.auditing import note
 from services.gateway.api.gate import PRINCIPAL, id_in_path
 from services.gateway.api.once import Once, keyed
@@ -45,8 +45,6 @@ from shared.web.schemas import Moment
 
 _POSITIONS: Keyset[tuple[datetime, UUID]] = Keyset("media", TypeAdapter(tuple[Moment, UUID]))
 
-# How long a reader may take for one chunk before it counts as gone.
-_PATIENCE: Final = timedelta(minutes=1)
 _PENDING_FOR: Final = "5"
 
 # A file is somebody else's: it is saved, never shown as a page of ours, and none of it is run.
@@ -297,14 +295,9 @@ async def _send(
         first = await anext(chunks, b"")
     except MediaGone as error:
         raise NotFound("The file is not stored any more; it was deleted just now.") from error
-    await response.prepare(request)
-    await _write(response, first)
+    await trickle.prepare(request, response)
+    await trickle.write(request, response, first)
     async for chunk in chunks:
-        await _write(response, chunk)
+        await trickle.write(request, response, chunk)
     await response.write_eof()
     return response
-
-
-async def _write(response: web.StreamResponse, chunk: bytes) -> None:
-    async with asyncio.timeout(_PATIENCE.total_seconds()):
-        await response.write(chunk)
