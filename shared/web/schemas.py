@@ -8,6 +8,7 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     ConfigDict,
+    Field,
     PlainSerializer,
     WithJsonSchema,
 )
@@ -37,6 +38,9 @@ Moment = Annotated[AwareDatetime, AfterValidator(_reachable)]
 
 When = Annotated[AwareDatetime | date, AfterValidator(_reachable)]
 """A time or a day, in a query."""
+
+Day = Annotated[date, Field(ge=date(1970, 1, 1), le=date(9998, 12, 31))]
+"""A day that something can be counted on: in any time zone, with days before and after it."""
 
 Instant = Annotated[
     Moment,

@@ -16,7 +16,7 @@ from shared.db.database import Database
 from shared.errors import NotFound
 from shared.web.body import invalid, read_query
 from shared.web.envelope import respond
-from shared.web.schemas import ApiModel, ApiView, Instant
+from shared.web.schemas import ApiModel, ApiView, Day, Instant
 
 LONGEST: Final = 31
 
@@ -24,8 +24,8 @@ LONGEST: Final = 31
 class AnalyticsQuery(ApiModel):
     """Days of the organization's time zone, both included; today, unless said otherwise."""
 
-    start_date: date | None = None
-    end_date: date | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
 
 
 class AmountsView(ApiView):

@@ -16,14 +16,14 @@ from shared.db.database import Database
 from shared.errors import NotFound
 from shared.web.body import invalid, read_query
 from shared.web.envelope import respond
-from shared.web.schemas import ApiModel, ApiView
+from shared.web.schemas import ApiModel, ApiView, Day
 
 
 class StatsQuery(ApiModel):
     """A range adds a row per day; without `endDate` it ends today."""
 
-    start_date: date | None = None
-    end_date: date | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
 
 
 class CountsView(ApiView):

@@ -10,7 +10,7 @@ from services.gateway.domain.plans import PLANS
 from services.gateway.store.platform import Tenant, TenantsInstance
 from shared.contracts.events import SystemState
 from shared.web.pagination import PageQuery
-from shared.web.schemas import ApiModel, ApiView, Instant
+from shared.web.schemas import ApiModel, ApiView, Day, Instant
 
 
 def _plan(value: str) -> str:
@@ -111,8 +111,8 @@ class TenantsInstanceView(ApiView):
 class PlatformQuery(ApiModel):
     """The last 30 days if left out."""
 
-    start_date: date | None = None
-    end_date: date | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
 
 
 class TenantTotals(ApiView):
