@@ -1,5 +1,8 @@
 """How things stand: of the whole platform for anybody, of an instance for those who may see it."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -8,7 +11,7 @@ import orjson
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from services.gateway.api.health import Conditions
+from services.gateway.api.health import FRESH, Conditions
 from shared.broker.memory import MemoryBroker
 from shared.db.database import Database
 from shared.health import Health
@@ -118,6 +121,42 @@ async def test_without_a_database_it_says_so() -> None:
     assert view["checks"]["database"] == {"status": "down", "latencyMs": None}
     assert view["checks"]["messageQueue"] == {"status": "up", "waiting": None}
     assert view["checks"]["broker"] == {"status": "up"}
+
+
+@asynccontextmanager
+async def silent() -> AsyncIterator[str]:
+    """A database that takes connections and never says anything."""
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(hold, "127.0.0.1", 0)
+    async with server:
+        yield f"postgresql://nobody@127.0.0.1:{server.sockets[0].getsockname()[1]}/nowhere"
+
+
+async def test_all_who_ask_at_once_are_told_of_one_look_at_a_database_that_hangs() -> None:
+    clock = MovableClock()
+    async with silent() as url, Database.open(url) as nowhere:
+        conditions = Conditions(
+            database=nowhere,
+            broker=MemoryBroker(),
+            limiter=RateLimiter(clock=clock),
+            answers=Answers(clock.monotonic),
+            health=Health(clock),
+            clock=clock,
+            patience=FRESH * 1.2,
+        )
+        asked = [conditions.whole(make_mocked_request("GET", WHOLE)) for _ in range(5)]
+        async with asyncio.timeout(3):
+            answers = await asyncio.gather(*asked)
+    told = [answer.body for answer in answers if isinstance(answer, web.Response)]
+    assert told == [told[0]] * 5
+    assert isinstance(told[0], bytes)
+    view = orjson.loads(told[0])["data"]
+    assert view["status"] == "unhealthy"
+    assert view["checks"]["database"] == {"status": "down", "latencyMs": None}
 
 
 async def test_an_instance_is_told_of_to_those_who_may_see_it(gateway: Gateway) -> None:

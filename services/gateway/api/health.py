@@ -29,6 +29,8 @@ Up = Literal["up", "degraded", "down"]
 
 # Anybody may ask, as often as they like: it is looked into once in this long.
 FRESH: Final = timedelta(seconds=1)
+# A database that has not answered by then is down: whoever asks has a time-out of their own.
+PATIENCE: Final = timedelta(seconds=3)
 _HOUR: Final = timedelta(hours=1)
 # From here on errors are no longer chance.
 _MANY: Final = 5.0
@@ -133,6 +135,7 @@ class Conditions:
         answers: Answers,
         health: Health,
         clock: Clock,
+        patience: timedelta = PATIENCE,
     ) -> None:
         self._database = database
         self._broker = broker
@@ -140,15 +143,18 @@ class Conditions:
         self._answers = answers
         self._health = health
         self._clock = clock
+        self._patience = patience.total_seconds()
         self._looking = asyncio.Lock()
         self._last: HealthView | None = None
         self._looked_at = float("-inf")
 
     async def whole(self, _request: web.Request) -> web.StreamResponse:
         async with self._looking:
-            now = self._clock.monotonic()
-            if self._last is None or now - self._looked_at >= FRESH.total_seconds():
-                self._last, self._looked_at = await self._look(), now
+            age = self._clock.monotonic() - self._looked_at
+            if self._last is None or age >= FRESH.total_seconds():
+                self._last = await self._look()
+                # From when it ended: else all who waited for a long look would look again, in turn.
+                self._looked_at = self._clock.monotonic()
             return respond(self._last)
 
     async def of_instance(self, request: web.Request) -> web.StreamResponse:
@@ -183,11 +189,11 @@ class Conditions:
         breakers = waiting = latency = None
         started = time.perf_counter()
         try:
-            async with self._database.tx() as tx:
+            async with asyncio.timeout(self._patience), self._database.tx() as tx:
                 breakers = await condition.open_breakers(tx, now=now)
                 latency = time.perf_counter() - started
                 waiting = await condition.waiting(tx, instance_id=None)
-        except Transient:
+        except (Transient, TimeoutError):
             latency = None
         checks = Checks(
             database=_database(latency),
