@@ -441,3 +441,17 @@ async def test_settings_that_no_number_has_are_refused(
     )
     assert (answer.status, answer.code) == (422, "VALIDATION_FAILED")
     assert list(answer.body["error"]["data"]["fields"]) == [f"settings.{field}"]
+
+
+async def test_callbacks_from_one_network_of_ipv6_count_together(database_url: str) -> None:
+    async with gateway_support.running(
+        database_url, limit_callbacks_minute=2, trusted_proxies=1
+    ) as gateway:
+        whatsapp = gateway.stranger()
+
+        async def ask(address: str) -> int:
+            headers = {"X-Forwarded-For": address}
+            return (await whatsapp.post("/api/webhooks/whatsapp", {}, headers=headers)).status
+
+        assert [await ask(f"2001:db8::{n:x}") for n in range(1, 4)] == [403, 403, 429]
+        assert await ask("2001:db8:0:1::1") == 403

@@ -236,3 +236,38 @@ async def test_analytics_and_administration_have_narrower_limits(database_url: s
         assert refused.headers["RateLimit-Limit"] == "2"
         assert int(refused.headers["Retry-After"]) > 0
         assert (await ada.get("/api/auth/me")).status == 200
+
+
+async def test_what_a_narrower_limit_refuses_uses_up_nothing_of_the_wider(
+    database_url: str,
+) -> None:
+    async with running(database_url, limit_analytics_minute=2, limit_user_minute=4) as gateway:
+        gateway.clock.stand_still()
+        ada, _ = await gateway.register()
+        asked = [(await ada.get("/api/analytics/storage")).status for _ in range(5)]
+        assert asked == [200, 200, 429, 429, 429]
+        assert [(await ada.get("/api/auth/me")).status for _ in range(3)] == [200, 200, 429]
+
+
+async def test_what_the_wider_limit_refuses_uses_up_nothing_of_a_narrower(
+    database_url: str,
+) -> None:
+    async with running(database_url, limit_admin_hour=2, limit_user_minute=1) as gateway:
+        gateway.clock.stand_still()
+        operator = await gateway.operator()
+        asked = [(await operator.get("/api/admin/organizations")).status for _ in range(3)]
+        assert asked == [200, 429, 429]
+        gateway.clock.move(timedelta(minutes=2))
+        assert (await operator.get("/api/admin/organizations")).status == 200
+
+
+@pytest.mark.parametrize("narrower", ["limit_admin_hour", "limit_analytics_minute"])
+async def test_analytics_of_the_platform_count_as_administration_too(
+    database_url: str, narrower: str
+) -> None:
+    settings: dict[str, Any] = {narrower: 2}
+    async with running(database_url, **settings) as gateway:
+        operator = await gateway.operator()
+        asked = [await operator.get("/api/admin/analytics") for _ in range(3)]
+        assert [answer.status for answer in asked] == [200, 200, 429]
+        assert asked[-1].headers["RateLimit-Limit"] == "2"

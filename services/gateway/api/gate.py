@@ -1,6 +1,6 @@
 """What stands before every handler: who calls, how often, and whether they may."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -17,7 +17,7 @@ from services.gateway.domain.access import ACCESS, Needs, require
 from services.gateway.domain.auditing import Security, actor_of
 from services.gateway.domain.masking import sight_of
 from services.gateway.domain.principal import Principal, PrincipalKind
-from services.gateway.domain.route_groups import RouteGroup, group_of
+from services.gateway.domain.route_groups import RouteGroup, groups_of
 from services.gateway.store.keys import KeyUses
 from shared.errors import Forbidden, NotFound, PlatformError, Unauthenticated
 from shared.log import get_logger
@@ -84,8 +84,7 @@ class Gate:
 
     def _guarded(self, route: Route, needs: Needs) -> Handler:
         access = ACCESS[needs]
-        group = group_of(route.path)
-        group_limit = None if group is None else self._group_limits[group]
+        groups = [(group, self._group_limits[group]) for group in groups_of(route.path)]
         callers, limiter, uses = self._callers, self._limiter, self._uses
         handler, action = route.handler, route.audited
 
@@ -93,10 +92,11 @@ class Gate:
             bind_contextvars(**principal.facts)
             request[LOGGED] = principal.facts
             limit = self.limit(principal)
-            enforce(request, await limiter.hit(principal.limit_key, limit))
-            if group_limit is not None:
-                key = f"{group}:{principal.limit_key}"
-                enforce(request, await limiter.hit(key, group_limit))
+            if groups:
+                narrower = [(f"{group}:{principal.limit_key}", most) for group, most in groups]
+                await self._count(request, [(principal.limit_key, limit), *narrower])
+            else:
+                enforce(request, await limiter.hit(principal.limit_key, limit))
             try:
                 require(principal, access)
             except Forbidden:
@@ -134,7 +134,7 @@ class Gate:
 
     def _open(self, route: Route) -> Handler:
         handler, action = route.handler, route.audited
-        often = group_of(route.path) is RouteGroup.CALLBACKS
+        often = RouteGroup.CALLBACKS in groups_of(route.path)
 
         async def handle(request: web.Request) -> web.StreamResponse:
             await (self._count_callback(request) if often else self.count_stranger(request))
@@ -154,6 +154,15 @@ class Gate:
             actor=actor_of(principal),
         )
 
+    async def _count(self, request: web.Request, limits: Sequence[tuple[str, Limit]]) -> None:
+        """Count a request against several limits; against none of them if one refuses it."""
+        for key, limit in limits:
+            found = await self._limiter.look(key, limit)
+            if not found.allowed:
+                enforce(request, found)
+        for key, limit in limits:
+            enforce(request, await self._limiter.hit(key, limit))
+
     async def count_stranger(self, request: web.Request) -> None:
         """Count a request that shows nothing we know. Raises ``Throttled``."""
         enforce(request, await self.stranger(request))
@@ -162,8 +171,8 @@ class Gate:
         """Count what may be WhatsApp's own; what turns out not to be is counted as a stranger's
         besides. That does not keep others out: WhatsApp has the same addresses for everybody.
         """
-        limit = self._callback_limit
-        enforce(request, await self._limiter.hit(f"callbacks:{self.address(request)}", limit))
+        key = f"callbacks:{counted_as(self.address(request))}"
+        enforce(request, await self._limiter.hit(key, self._callback_limit))
 
     async def stranger(self, request: web.Request) -> Allowance:
         """Count it likewise, where there is no answer to put headers on."""

@@ -1,5 +1,6 @@
 """Routes that may be called less often than others: each group of them has a limit of its own."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -14,15 +15,17 @@ class RouteGroup(StrEnum):
 
 
 _CALLBACKS: Final = frozenset({"/api/webhooks/whatsapp"})
-_ANALYTICS: Final = ("/api/analytics/", "/api/admin/analytics")
+_ANALYTICS: Final = "/api/analytics/"
+_ADMIN: Final = "/api/admin/"
 
 
-def group_of(path: str) -> RouteGroup | None:
-    """The group of the route with this path; most have none."""
-    if path.startswith(_ANALYTICS) or path.endswith("/analytics"):
-        return RouteGroup.ANALYTICS
+def groups_of(path: str) -> Sequence[RouteGroup]:
+    """The groups of the route with this path; most have none, and some have several."""
     if path in _CALLBACKS:
-        return RouteGroup.CALLBACKS
-    if path.startswith("/api/admin/"):
-        return RouteGroup.ADMIN
-    return None
+        return (RouteGroup.CALLBACKS,)
+    found = []
+    if path.startswith(_ANALYTICS) or path.endswith("/analytics"):
+        found.append(RouteGroup.ANALYTICS)
+    if path.startswith(_ADMIN):
+        found.append(RouteGroup.ADMIN)
+    return tuple(found)
