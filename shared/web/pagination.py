@@ -64,19 +64,19 @@ class Keyset(Generic[PositionT]):
         raw = orjson.dumps([_VERSION, self._name, orjson.Fragment(inner)])
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
-    def decode(self, cursor: str) -> PositionT:
-        """The position; raises ``Rejected`` for what is not a cursor of this list."""
+    def decode(self, cursor: str, *, field: str = "cursor") -> PositionT:
+        """The position; raises ``Rejected`` about ``field`` for what is no cursor of this list."""
         try:
             padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
             raw = base64.b64decode(padded, altchars=b"-_", validate=True)
             parts = orjson.loads(raw)
             if not isinstance(parts, list) or len(parts) != _PARTS:
-                raise _not_a_cursor()
+                raise _not_a_cursor(field)
             if parts[0] != _VERSION or parts[1] != self._name:
-                raise _not_a_cursor()
+                raise _not_a_cursor(field)
             return self._position.validate_json(orjson.dumps(parts[2]))
         except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, ValidationError):
-            raise _not_a_cursor() from None
+            raise _not_a_cursor(field) from None
 
     def page(
         self, rows: Sequence[RowT], *, limit: int, position: Callable[[RowT], PositionT]
@@ -91,7 +91,7 @@ class Keyset(Generic[PositionT]):
         return shown, Pagination(limit=limit, next_cursor=cursor, has_more=has_more)
 
 
-def _not_a_cursor() -> Rejected:
+def _not_a_cursor(field: str) -> Rejected:
     return invalid(
-        {"cursor": "is not a cursor of this list; take `nextCursor` of a page, or leave it out"}
+        {field: "is not a cursor of this list; take `nextCursor` of a page, or leave it out"}
     )

@@ -124,6 +124,7 @@ async def test_filters_take_names_families_and_instances(gateway: Gateway, sende
     for wrong in ("types=message.snet", "after=abc", "wait=31", "limit=1001"):
         refused = await sender.customer.get(f"/api/events?{wrong}")
         assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+        assert set(refused.body["error"]["data"]["fields"]) <= {wrong.partition("=")[0], "types.0"}
 
 
 async def test_a_key_reads_the_events_of_its_instance_alone(

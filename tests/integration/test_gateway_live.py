@@ -148,6 +148,15 @@ async def test_a_refusal_says_why(
     assert not refused["active"]
 
 
+async def test_a_position_that_is_none_is_refused_by_its_name(
+    gateway: Gateway, sender: Sender
+) -> None:
+    async with LiveClient.connecting(gateway.url, auth(sender, after="junk")) as client:
+        refused = await client.next("connect_error")
+    assert refused["data"]["code"] == "VALIDATION_FAILED"
+    assert "`after`" in refused["message"]
+
+
 async def test_a_key_without_the_permission_is_refused(gateway: Gateway, sender: Sender) -> None:
     customer, _ = await gateway.key(
         sender.instance, sender.tenant, permissions={"messages": {"receive": False}}

@@ -589,6 +589,7 @@ async def test_a_file_that_a_message_still_needs_is_not_deleted(gateway: Gateway
         await gateway.sql.execute("UPDATE dispatcher.messages SET status = $1", status)
         refused = await sender.customer.call("DELETE", f"/api/media/{made}")
         assert (refused.status, refused.code) == (409, "CONFLICT"), status
+        assert "cancel" not in refused.body["error"]["message"]  # there is no way to
     assert (await download(sender.customer, made)).status == 200
     await gateway.sql.execute("UPDATE dispatcher.messages SET status = 'sent'")
     assert (await sender.customer.call("DELETE", f"/api/media/{made}")).status == 200

@@ -106,6 +106,15 @@ async def test_whoever_is_invited_chooses_a_password_and_is_in(house: House) -> 
     assert (shown["status"], shown["invitedUntil"]) == ("active", None)
 
 
+async def test_whoever_registers_though_invited_is_told_of_the_invitation(house: House) -> None:
+    member = await house.invited()
+    refused = await house.gateway.stranger().post(
+        "/api/auth/register", {"email": member["email"], "password": PASSWORD, "name": "Grace"}
+    )
+    assert (refused.status, refused.code) == (409, "CONFLICT")
+    assert "invitation" in refused.body["error"]["message"]
+
+
 async def test_an_invitation_is_no_credential_and_expires(house: House) -> None:
     token = (await house.invited())["invitation"]["token"]
     refused = await house.gateway.with_token(token).get("/api/auth/me")

@@ -100,7 +100,10 @@ class Accounts:
             )
             await accounts.add_organization(tx, organization)
             if not await accounts.add_user(tx, user):
-                raise Conflict("This e-mail address has an account already; log in instead.")
+                raise Conflict(
+                    "This e-mail address has an account already; log in, or accept the invitation"
+                    " that was sent to it."
+                )
             tokens = await self._logins.issue(tx, user)
             await note(
                 tx,

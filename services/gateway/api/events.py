@@ -88,7 +88,7 @@ class Events:
     async def page(self, request: web.Request) -> web.StreamResponse:
         query = read_query(request, EventsQuery)
         principal = request[PRINCIPAL]
-        after = POSITIONS.decode(query.after) if query.after else None
+        after = POSITIONS.decode(query.after, field="after") if query.after else None
         found = await self._look(principal, query, after=after)
         if query.wait and not found.events and not self._feed.closed:
             principal, found = await self._wait(request, query, found)

@@ -154,8 +154,8 @@ class Media:
                 raise Conflict("The file is still being fetched from WhatsApp; delete it then.")
             if await media.needed(tx, tenant_id, found.id):
                 raise Conflict(
-                    "A message that has not been sent yet carries this file; wait for it, or"
-                    " cancel it."
+                    "A message that has not been sent yet carries this file; delete it when that is"
+                    " sent or has failed."
                 )
             await media.delete(tx, tenant_id, found, now=self._clock.now())
             await note(

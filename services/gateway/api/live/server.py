@@ -242,7 +242,7 @@ class Live:
             raise Throttled("Too many requests; wait.", retry_after=allowance.reset_after)
         require(principal, ACCESS[Needs.READ])
         interest = await self._interest(principal, Interest(), hello)
-        after = POSITIONS.decode(hello.after) if hello.after else None
+        after = POSITIONS.decode(hello.after, field="after") if hello.after else None
         if after is not None:
             await self._check_cursor(principal, after)
         eio_sid: str = self._server.manager.eio_sid_from_sid(sid, _ROOT)
