@@ -3,7 +3,7 @@
 Times are RFC 3339 in UTC with milliseconds and ``Z``: what JavaScript prints, and of one length.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -96,6 +96,11 @@ def respond(
 def respond_page(items: object, pagination: Pagination) -> web.Response:
     """What a handler of a list returns."""
     return json_response(listed(items, pagination))
+
+
+def respond_whole(items: Sized) -> web.Response:
+    """What a handler of a list returns that is short enough to be given whole."""
+    return respond_page(items, Pagination(limit=len(items), next_cursor=None, has_more=False))
 
 
 def _default(value: object) -> object:

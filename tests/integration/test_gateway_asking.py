@@ -227,6 +227,7 @@ async def test_an_instance_key_asks_about_its_own_groups_without_naming_the_inst
         gateway, sender.customer.get("/api/groups"), Groups(groups=())
     )
     assert (response.data, asked) == ([], [ListGroups()])
+    assert response.body["pagination"] == {"limit": 0, "nextCursor": None, "hasMore": False}
     ada, _ = await gateway.register()
     assert (await ada.get("/api/groups")).status == 403
 

@@ -60,7 +60,9 @@ async def test_an_operator_sees_every_process_and_which_is_lost(gateway: Gateway
     await a_worker(gateway, "webhooks", state="paused")
     operator = await gateway.operator()
     for path in (PATH, f"{PATH}/whatsapp"):
-        rows = {row["service"]: row for row in (await operator.get(path)).data}
+        listed = await operator.get(path)
+        assert listed.body["pagination"] == {"limit": 3, "nextCursor": None, "hasMore": False}
+        rows = {row["service"]: row for row in listed.data}
         assert {name: row["state"] for name, row in rows.items()} == {
             "dispatcher": "running",
             "stats": "lost",

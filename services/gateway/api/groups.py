@@ -34,7 +34,7 @@ from shared.contracts.questions import (
 from shared.contracts.questions import Groups as FoundGroups
 from shared.errors import NotFound
 from shared.web.body import BodyLimits, invalid, read_model
-from shared.web.envelope import respond
+from shared.web.envelope import respond, respond_whole
 
 
 class Groups:
@@ -47,7 +47,7 @@ class Groups:
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         found = await self._askable.ask(request, Capability.GROUPS, ListGroups(), FoundGroups)
-        return respond(all_seen(request, [GroupView.of(group) for group in found.groups]))
+        return respond_whole(all_seen(request, [GroupView.of(group) for group in found.groups]))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, NewGroup, self._limits)

@@ -13,7 +13,7 @@ from services.gateway.store.workers import Queue, Worker
 from shared.db.database import Database
 from shared.log import get_logger
 from shared.web.body import BodyLimits, read_model
-from shared.web.envelope import respond
+from shared.web.envelope import respond, respond_whole
 from shared.web.schemas import ApiModel, ApiView, Instant
 
 log = get_logger()
@@ -103,8 +103,8 @@ class Workers:
             found = await workers.workers(tx)
             queues = await workers.queues(tx, tenant_id=tenant_id)
         if principal.role is Role.OPERATOR:
-            return respond([WorkerView.of(one, queues.get(one.service)) for one in found])
-        return respond(
+            return respond_whole([WorkerView.of(one, queues.get(one.service)) for one in found])
+        return respond_whole(
             [
                 WorkerView.of_service(service, _state(found, service), queue)
                 for service, queue in queues.items()
