@@ -382,6 +382,14 @@ async def test_secrets_are_sealed_and_never_seen_again(world: World) -> None:
         assert sha256(VERIFY_TOKEN.encode()).hexdigest() not in text
 
 
+async def test_a_deleted_instance_keeps_no_secret(world: World) -> None:
+    admin = await world.admin()
+    instance = await world.instance(admin, "11111")
+    assert (await admin.call("DELETE", f"/api/instances/{instance}")).status == 200
+    kept = await world.gateway.sql.fetchval("SELECT settings FROM gateway.instances")
+    assert orjson.loads(kept) == {"phoneNumberId": "11111", "businessAccountId": BUSINESS}
+
+
 async def test_a_secret_from_before_there_was_a_ring_is_sealed_when_settings_change(
     world: World,
 ) -> None:

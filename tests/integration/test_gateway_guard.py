@@ -1,17 +1,34 @@
 """How an instance connects: the proxy and the device name of its guard."""
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
+from prometheus_client import CollectorRegistry
 
+from services.gateway.loops.forgetting import Forget
+from services.gateway.metrics import GatewayMetrics
 from shared.security.sealing import open_text, proxy_place
+from tests.support.builders import an_instance as a_row
+from tests.support.builders import an_organization
 from tests.support.customer import Answer, Customer
 from tests.support.gateway import Gateway
 from tests.support.keys import RING
 
 PROXY = "socks5://ada:secret@proxy.example.com:1080"
+
+
+def forget(gateway: Gateway) -> Forget:
+    """The loop that forgets, of another replica, to be stepped by hand."""
+    return Forget(
+        database=gateway.database,
+        clock=gateway.clock,
+        metrics=GatewayMetrics(CollectorRegistry()),
+        events_kept=timedelta(days=7),
+        audit_kept=timedelta(days=365),
+    )
 
 
 async def an_instance(customer: Customer, engine: str = "whatsmeow") -> str:
@@ -102,3 +119,64 @@ async def test_a_network_that_was_opened_on_purpose_may_hold_the_proxy(gateway: 
     instance = await an_instance(ada)
     for proxy in ("http://127.0.0.1:3128", "http://localhost:3128"):
         assert (await put(ada, instance, proxy=proxy)).status == 200
+
+
+async def test_a_deleted_instance_keeps_its_proxy_until_its_device_is_unlinked(
+    gateway: Gateway,
+) -> None:
+    ada, registered = await gateway.register()
+    tenant = UUID(registered["organization"]["id"])
+    instance, other = await an_instance(ada), await an_instance(ada)
+    for id_ in (instance, other):
+        assert (await put(ada, id_, proxy=PROXY, deviceName="Shop")).status == 200
+    await gateway.sql.execute(
+        "INSERT INTO sessions.session_states"
+        " (instance_id, tenant_id, shard, epoch, version, status, since)"
+        " VALUES ($1, $2, 7, 1, 1, 'ready', now())",
+        UUID(instance),
+        tenant,
+    )
+    await ada.call("DELETE", f"/api/instances/{instance}")
+    # The device is unlinked by the way that its session took, and by no other.
+    gateway.clock.move(timedelta(days=2))
+    await forget(gateway).step()
+    assert "proxy" in await stored(gateway, instance)
+    await gateway.sql.execute("UPDATE sessions.session_states SET status = 'logged_out'")
+    await forget(gateway).step()
+    assert {"proxy", "proxyShown"}.isdisjoint(await stored(gateway, instance))
+    assert (await stored(gateway, instance))["perMinute"] == 20
+    assert "proxy" in await stored(gateway, other)
+
+
+async def test_a_proxy_outlives_its_instance_by_a_day_for_whoever_unlinks_late(
+    gateway: Gateway,
+) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    assert (await put(ada, instance, proxy=PROXY)).status == 200
+    await ada.call("DELETE", f"/api/instances/{instance}")
+    gateway.clock.move(timedelta(hours=23))
+    await forget(gateway).step()
+    assert "proxy" in await stored(gateway, instance)
+    gateway.clock.move(timedelta(hours=2))
+    await forget(gateway).step()
+    assert "proxy" not in await stored(gateway, instance)
+
+
+async def test_what_was_deleted_before_secrets_went_at_once_loses_them_too(
+    gateway: Gateway,
+) -> None:
+    tenant = await an_organization(gateway.sql)
+    sealed = {"phoneNumberId": "11111", "appSecret": "sealed:AgFh", "verifyTokenDigest": "c0ffee"}
+    for deleted_at in (gateway.clock.now() - timedelta(days=30), None):
+        await a_row(
+            gateway.sql,
+            tenant,
+            engine="cloud_api",
+            settings=sealed,
+            status="disconnected",
+            deleted_at=deleted_at,
+        )
+    await forget(gateway).step()
+    rows = await gateway.sql.fetch("SELECT settings FROM gateway.instances ORDER BY deleted_at")
+    assert [orjson.loads(row["settings"]) for row in rows] == [{"phoneNumberId": "11111"}, sealed]

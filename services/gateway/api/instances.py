@@ -15,7 +15,7 @@ from services.gateway.api.schemas.fields import Deleted
 from services.gateway.api.schemas.instances import InstanceChange, InstanceView, NewInstance
 from services.gateway.api.secret_settings import InstanceSecrets
 from services.gateway.api.seen import all_seen, seen
-from services.gateway.domain.engines import ENGINES, Engine, masked, secrets_changed, stored
+from services.gateway.domain.engines import ENGINES, Engine, masked, secrets_changed, shown, stored
 from services.gateway.domain.plans import PLANS, QuotaExceeded
 from services.gateway.domain.principal import scope_of
 from services.gateway.store import accounts, instances, keys
@@ -146,9 +146,13 @@ class Instances:
         now = self._clock.now()
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request, lock=True)
-            await instances.change(
-                tx, instance.id, {"connected": False, "deleted_at": now}, now=now
-            )
+            gone = {
+                "connected": False,
+                "deleted_at": now,
+                # The proxy stays for a while: the device is unlinked by it (``Forget``).
+                "settings": shown(instance.engine, instance.settings),
+            }
+            await instances.change(tx, instance.id, gone, now=now)
             revoked = await keys.revoke(tx, instance.id, now=now)
             await note(tx, request, "instance", instance.id, before=_facts(instance))
             command = DisconnectInstance(instance_id=instance.id, request_id=request[REQUEST_ID])

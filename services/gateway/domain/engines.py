@@ -192,3 +192,9 @@ def secret_names(settings: type[EngineSettings]) -> set[str]:
         for name, field in settings.model_fields.items()
         if field.annotation in {SecretStr, SecretStr | None}
     }
+
+
+SECRETS: Final = frozenset({VERIFY_DIGEST}).union(
+    *(secret_names(engine.settings) for engine in ENGINES.values())
+)
+"""All that is never shown, of any engine, as it is stored."""

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Final
 
+from services.gateway.domain.engines import SECRETS
 from services.gateway.metrics import GatewayMetrics
 from services.gateway.store import (
     accounts,
@@ -10,6 +11,7 @@ from services.gateway.store import (
     dead_letters,
     events,
     idempotency,
+    instances,
     media,
 )
 from shared.clock import Clock
@@ -24,6 +26,8 @@ class Forget:
     PORTION: Final = 5_000
     # How long it can be seen what became of a dead letter.
     HANDLED: Final = timedelta(days=7)
+    # How long a deleted instance's proxy stays at least, for whoever unlinks its device by it.
+    UNLINKED: Final = timedelta(days=1)
     # How long the row of a file stays that is gone; its name goes at once.
     ERASED: Final = timedelta(days=1)
 
@@ -59,7 +63,8 @@ class Forget:
         """Delete old events, audit entries, answers and tokens; returns how many of the most.
 
         Dead letters go a week after they were handled, and never before. Events of a tenant that
-        keeps messages for less go as soon as those do.
+        keeps messages for less go as soon as those do. Deleted instances lose their proxies a day
+        later, and whatever secrets they have left.
         """
         now = self._clock.now()
         async with self._database.tx() as tx:
@@ -82,4 +87,8 @@ class Forget:
             audited = await audit.forget(tx, before=now - self._audit_kept, at_most=self.PORTION)
         async with self._database.tx() as tx:
             await media.forget(tx, erased_before=now - self.ERASED, at_most=self.PORTION)
+        async with self._database.tx() as tx:
+            await instances.forget_secrets(
+                tx, SECRETS, deleted_before=now - self.UNLINKED, at_most=self.PORTION
+            )
         return max(forgotten, audited)

@@ -5,7 +5,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Text,
+    bindparam,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.engines import metered
@@ -18,6 +28,8 @@ from shared.db.tables.sessions import SessionStateRow
 
 # What an instance is before any session has ever been made for it.
 CREATED = "created"
+# While its session is one of these, WhatsApp may still hear from it.
+OPEN = frozenset({"connecting", "qr", "pairing", "ready"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +211,39 @@ async def change(
     values = dict(changes) if now is None else {**changes, "updated_at": now}
     if values:
         await tx.execute(update(InstanceRow).where(InstanceRow.id == instance_id).values(**values))
+
+
+async def forget_secrets(
+    tx: AsyncConnection, names: Collection[str], *, deleted_before: datetime, at_most: int
+) -> int:
+    """Take these settings, and the proxy, from instances deleted by then; returns from how many.
+
+    Not while a session is open: its device is unlinked by that proxy and by no other way.
+    """
+    gone = await tx.execute(
+        text(
+            """
+            UPDATE gateway.instances SET settings = settings - :names,
+                guard = guard - CAST(ARRAY['proxy', 'proxyShown'] AS text[])
+            WHERE id IN (
+                SELECT i.id FROM gateway.instances i
+                LEFT JOIN sessions.session_states s ON s.instance_id = i.id
+                WHERE i.deleted_at < :deleted_before
+                    AND (i.settings ?| :names OR i.guard ? 'proxy')
+                    AND coalesce(s.status, :created) <> ALL (:open)
+                LIMIT :at_most FOR UPDATE OF i SKIP LOCKED
+            )
+            """
+        ).bindparams(bindparam("names", type_=ARRAY(Text)), bindparam("open", type_=ARRAY(Text))),
+        {
+            "names": sorted(names),
+            "deleted_before": deleted_before,
+            "created": CREATED,
+            "open": sorted(OPEN),
+            "at_most": at_most,
+        },
+    )
+    return gone.rowcount
 
 
 async def senders(database: Database, ids: Sequence[UUID]) -> dict[UUID, Sender]:
