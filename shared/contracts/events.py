@@ -216,8 +216,9 @@ class WebhookRecovered(Event):
 class QuotaWarning(Event):
     """Most of what the plan allows in this month is used.
 
-    Emitted once in a calendar month, when 80 % is reached. Nothing is refused yet: that begins when
-    ``used`` reaches ``limit``, and ends at ``resets_at`` or with another plan.
+    Emitted once in a calendar month for each plan, when 80 % of it is reached. Nothing is refused
+    yet: that begins when ``used`` reaches ``limit``, and ends at ``resets_at`` or with another
+    plan.
     """
 
     TYPE: ClassVar[str] = "quota.warning"

@@ -182,6 +182,35 @@ async def test_a_tenant_is_told_once_when_most_is_used(
     assert (usage["used"], usage["limit"]) == (LIMIT * 8 // 10 + 1, LIMIT)
 
 
+async def test_a_larger_plan_is_warned_of_anew_and_no_plan_twice(
+    gateway: Gateway, warnings: WarnOfQuotas
+) -> None:
+    ada, registered = await gateway.register()
+    tenant = UUID(registered["organization"]["id"])
+    instance = await an_instance(gateway.sql, tenant, engine="whatsmeow")
+    sender = Sender((await gateway.key(instance, tenant))[0], instance, tenant)
+    operator = await gateway.operator()
+
+    async def has(plan: str, used: int) -> None:
+        path = f"/api/admin/organizations/{tenant}"
+        assert (await operator.call("PUT", path, json={"plan": plan})).status == 200
+        await use(gateway, sender, used)
+        await warnings.step()
+
+    async def told() -> bool:
+        answer = await ada.get("/api/events?types=quota.warning")
+        limits = [event["data"]["limit"] for event in answer.data]
+        return limits == [PLANS[plan].messages for plan in ("basic", "pro", "max")]
+
+    await has("basic", 8_000)
+    await has("pro", 39_999)
+    await has("pro", 40_000)
+    await has("basic", 40_000)
+    await has("pro", 40_001)
+    await has("max", 80_000)
+    await eventually(told)
+
+
 async def test_a_warning_that_was_missed_is_found_and_given_by_one_replica(
     gateway: Gateway, warnings: WarnOfQuotas
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 from pydantic import TypeAdapter
@@ -29,7 +30,8 @@ from services.gateway.api.schemas.platform import (
     TrafficDay,
 )
 from services.gateway.domain.periods import LONGEST_RANGE, days
-from services.gateway.store import accounts, platform
+from services.gateway.domain.plans import PLANS, month_at
+from services.gateway.store import accounts, platform, usage
 from services.gateway.store.counters import Counts
 from services.gateway.store.platform import Broadcast, Tenant
 from shared.clock import Clock
@@ -88,13 +90,16 @@ class Administration:
         if body.suspended_reason is not None and body.suspended is not True:
             raise invalid({"suspendedReason": "goes with `suspended: true` only"})
         async with self._database.tx() as tx:
-            await accounts.organization(tx, tenant_id, lock=True)
+            organization = await accounts.organization(tx, tenant_id, lock=True)
             tenant = await _tenant(tx, tenant_id)
             changes = self._changes(tenant, body)
             await accounts.update_organization(tx, tenant_id, changes)
             await platform.hold(
                 tx, tenant_id, held=changes.get("suspended_at", tenant.suspended_at) is not None
             )
+            if organization is not None and _grows(tenant.plan, body.plan):
+                month = month_at(self._clock.now(), ZoneInfo(organization.timezone))
+                await usage.unwarn(tx, tenant_id, since=month.first)
             keys, users = await platform.credentials(tx, tenant_id)
             changed = await _tenant(tx, tenant_id)
             before, after = TenantView.of(tenant), TenantView.of(changed)
@@ -191,6 +196,10 @@ class Administration:
 def _facts(tenant: TenantView) -> dict[str, object]:
     """What the organization's own administrators may read of it in their audit log."""
     return tenant.model_dump(mode="json", by_alias=True, exclude={"suspended_reason"})
+
+
+def _grows(before: str, after: str | None) -> bool:
+    return after is not None and PLANS[after].messages > PLANS[before].messages
 
 
 async def _tenant(tx: AsyncConnection, tenant_id: UUID) -> Tenant:

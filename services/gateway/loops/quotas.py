@@ -21,8 +21,9 @@ from shared.runtime.steps import attempt
 
 
 class WarnOfQuotas:
-    """Tells tenants that most of what their plan allows in a month is used, once for each month.
+    """Tells tenants that most of what their plan allows in a month is used.
 
+    Once for each month and plan.
     It is nudged when a commit gets somebody there, and looks by itself for whom that was missed.
     """
 
@@ -88,7 +89,7 @@ def _now(one: MonthUsage, now: datetime) -> bool:
 def _quota_warning(one: MonthUsage, *, now: datetime) -> Emitted:
     tenant = str(one.tenant_id)
     return Emitted(
-        id=id_of(QuotaWarning.TYPE, tenant, one.month),
+        id=id_of(QuotaWarning.TYPE, tenant, one.month, one.plan),
         event=QuotaWarning(
             resource="messages",
             used=one.accepted,

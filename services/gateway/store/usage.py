@@ -76,6 +76,15 @@ async def unwarned(
     return [MonthUsage(*row) for row in rows]
 
 
+async def unwarn(tx: AsyncConnection, tenant_id: UUID, *, since: date) -> None:
+    """Forget that the tenant was told about months from ``since`` on: another plan is near."""
+    await tx.execute(
+        update(MessageUsageRow)
+        .where(MessageUsageRow.tenant_id == tenant_id, MessageUsageRow.month >= since)
+        .values(warned_at=None)
+    )
+
+
 async def note_warned(
     tx: AsyncConnection, months: Sequence[tuple[UUID, date]], *, now: datetime
 ) -> None:
