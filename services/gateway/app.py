@@ -236,6 +236,9 @@ def build(settings: GatewaySettings, platform: Platform) -> Service:
         account_limit=Limit(
             settings.login_attempts_account, timedelta(minutes=settings.login_window_minutes)
         ),
+        address_limit=Limit(
+            settings.login_attempts_address, timedelta(minutes=settings.login_window_minutes)
+        ),
         clock=clock,
         trusted_proxies=settings.trusted_proxies,
     )

@@ -160,6 +160,13 @@ class GatewaySettings(MediaSettings, SealingSettings, EgressSettings):
         description="Failed logins per account, from all addresses, until only addresses from which"
         " its user has logged in before may try.",
     )
+    login_attempts_address: int = Field(
+        100,
+        ge=1,
+        validation_alias=_from("login_attempts_address", "WAYPOST_LOGIN_ATTEMPTS_ADDRESS"),
+        description="Failed logins per address, for whatever accounts, until only users who have"
+        " logged in from there before may try.",
+    )
     login_window_minutes: int = Field(
         15,
         ge=1,

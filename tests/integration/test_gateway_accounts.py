@@ -154,6 +154,30 @@ async def test_many_addresses_that_guess_together_are_stopped_and_the_owner_is_n
     assert (await from_address(proxied, "198.51.100.99", PASSWORD)).status == 200
 
 
+async def test_an_address_that_tries_many_accounts_is_stopped_and_who_is_known_there_is_not(
+    database_url: str,
+) -> None:
+    async with gateway_support.running(
+        database_url, trusted_proxies=1, login_attempts_address=7
+    ) as gateway:
+        await gateway.register()
+        await gateway.register("grace@example.com")
+        shared = "203.0.113.7"
+        assert (await from_address(gateway, shared, PASSWORD)).status == 200
+        guesses = [
+            (await from_address(gateway, shared, "guess", f"{n}@example.com")).status
+            for n in range(9)
+        ]
+        assert guesses == [401] * 7 + [429] * 2
+        refused = await from_address(gateway, shared, PASSWORD, "grace@example.com")
+        assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+        assert (await from_address(gateway, shared, PASSWORD)).status == 200
+        elsewhere = await from_address(gateway, "198.51.100.1", PASSWORD, "grace@example.com")
+        assert elsewhere.status == 200
+        gateway.clock.move(timedelta(minutes=31))
+        assert (await from_address(gateway, shared, "guess", "8@example.com")).status == 401
+
+
 async def test_an_address_that_was_used_long_ago_is_familiar_no_more(proxied: Gateway) -> None:
     assert (await from_address(proxied, "203.0.113.7", PASSWORD)).status == 200
     proxied.clock.move(timedelta(days=91))

@@ -1,9 +1,10 @@
 """Checking passwords so that guessing does not pay: a few failures, then a long wait.
 
-Failures count by account and address, and by account alone. The first stops one guesser, the second
-many addresses that guess together. That must not let a stranger lock somebody out for ever, so it
-does not hold for addresses from which the user has logged in within ninety days; these have their
-own few failures all the same. E-mail addresses without an account are counted alike, or the answers
+Failures count by account and address, by account alone, and by address alone. The first stops one
+guesser, the second many addresses that guess together, the third one that tries a password on many
+accounts. The last two must not let a stranger lock somebody out for ever, so they do not hold for
+addresses from which the user has logged in within ninety days; these have their own few failures
+all the same. E-mail addresses without an account are counted alike, or the answers
 would tell which those are.
 """
 
@@ -29,7 +30,7 @@ from shared.errors import Throttled, Unauthenticated
 from shared.log import get_logger
 from shared.security.passwords import Passwords
 from shared.web.body import invalid
-from shared.web.limits import Limit, RateLimiter
+from shared.web.limits import Allowance, Limit, RateLimiter
 
 log = get_logger()
 
@@ -39,7 +40,9 @@ _WRONG = "E-mail address or password is wrong; check both."
 
 
 class PasswordChecks:
-    """Past ``limit`` of one address, or ``account_limit`` of all, even the right password waits."""
+    """Even the right password waits past ``limit`` of one address and account, past
+    ``account_limit`` of all addresses, and past ``address_limit`` for all accounts.
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class PasswordChecks:
         auditing: Auditing,
         limit: Limit,
         account_limit: Limit,
+        address_limit: Limit,
         clock: Clock,
         trusted_proxies: int,
     ) -> None:
@@ -59,6 +63,7 @@ class PasswordChecks:
         self._auditing = auditing
         self._limit = limit
         self._account_limit = account_limit
+        self._address_limit = address_limit
         self._clock = clock
         self._trusted_proxies = trusted_proxies
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -82,12 +87,13 @@ class PasswordChecks:
         """
         address = self._address(request)
         account = await self._account(email, user)
-        key = f"{account}:{counted_as(address)}"
+        place = counted_as(address)
+        key = f"{account}:{place}"
         so_far = await self._limiter.look(key, self._limit)
         if so_far.allowed:
-            of_all = await self._limiter.look(account, self._account_limit)
-            if not of_all.allowed and not await self._is_familiar(user, address):
-                so_far = of_all
+            wider = await self._wider(account, place)
+            if not wider.allowed and not await self._is_familiar(user, address):
+                so_far = wider
         if not so_far.allowed:
             log.warning("login_locked", address=address)
             self._saw(request, Security.LOGIN_LOCKED, user)
@@ -101,6 +107,7 @@ class PasswordChecks:
         if user is None or not user.active or not verdict.correct:
             left = await self._limiter.hit(key, self._limit)
             left_of_all = await self._limiter.hit(account, self._account_limit)
+            await self._limiter.hit(_everywhere_from(place), self._address_limit)
             log.warning("login_failed", address=address)
             self._saw(request, Security.LOGIN_FAILED, user)
             if not left.remaining or not left_of_all.remaining:
@@ -114,6 +121,13 @@ class PasswordChecks:
             if replaced:
                 return replace(user, password_hash=verdict.replacement)
         return user
+
+    async def _wider(self, account: str, place: str) -> Allowance:
+        """How it stands with all addresses of the account, or else all accounts of the address."""
+        of_account = await self._limiter.look(account, self._account_limit)
+        if not of_account.allowed:
+            return of_account
+        return await self._limiter.look(_everywhere_from(place), self._address_limit)
 
     async def _account(self, email: str, user: User | None) -> str:
         """Under what an account's failures are counted; another name once it was unlocked."""
@@ -151,6 +165,10 @@ class PasswordChecks:
 
     def _key(self, request: web.Request, email: str) -> str:
         return f"{counted_as(self._address(request))}:{email}"
+
+
+def _everywhere_from(place: str) -> str:
+    return f"login-from:{place}"
 
 
 def require_good(password: str, *, field: str, email: str) -> None:

@@ -54,9 +54,11 @@ def routes(
             handler=accounts.login,
             audited="user.logged_in",
             summary="Log in",
-            description="Five failures for one account from one address close the door to both "
-            "for fifteen minutes, even for the right password. Fifty for one account close it to "
-            "all addresses from which its user has not logged in before.",
+            description="Five failures for one account from one address within fifteen minutes "
+            "close the door to both, even for the right password, for fifteen minutes at most: "
+            "`Retry-After` says how long. Fifty for one account close it to all addresses from "
+            "which its user has not logged in before, and a hundred from one address, for whatever "
+            "accounts, close that to all who have not logged in from there before.",
             tag=_TAG,
             permission=None,
             request=Credentials,
