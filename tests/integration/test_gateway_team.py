@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from services.gateway.loops.notes import NoteKeyUse
@@ -131,13 +132,32 @@ async def test_two_who_use_one_invitation_at_once_do_not_both_get_in(house: Hous
 
 
 async def test_an_address_is_free_again_once_its_invitation_has_expired(house: House) -> None:
-    member = await house.invited()
+    member = await house.invited(email="mary@example.com")
     body = {"email": member["email"], "password": PASSWORD, "name": "Grace"}
     register = "/api/auth/register"
     assert (await house.gateway.stranger().post(register, body)).status == 409
     house.gateway.clock.move(timedelta(hours=72))
     assert (await house.gateway.stranger().post(register, body)).status == 201
     assert (await house.admin.get(f"/api/team/members/{member['id']}")).status in {401, 404}
+    # Whose member it was is told, and not who has the address now.
+    gone = await house.gateway.row(
+        "SELECT tenant_id, actor_type, user_id, resource_type, resource_id, before, after, address"
+        " FROM gateway.audit_logs WHERE action = 'member.removed'"
+    )
+    assert orjson.loads(gone.pop("before")) == {
+        "email": member["email"],
+        "name": "Grace",
+        "role": "agent",
+    }
+    assert gone == {
+        "tenant_id": house.tenant,
+        "actor_type": "system",
+        "user_id": None,
+        "resource_type": "member",
+        "resource_id": member["id"],
+        "after": None,
+        "address": None,
+    }
 
 
 async def test_a_changed_role_counts_at_once_for_logins_and_keys(house: House) -> None:

@@ -9,8 +9,10 @@ from sqlalchemy import ARRAY, Uuid, any_, delete, func, insert, literal, select,
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.gateway.domain.auditing import SYSTEM, Entry
 from services.gateway.domain.permissions import Role
 from services.gateway.domain.team import PLATFORM, PLATFORM_NAME
+from services.gateway.store import audit
 from shared.db.tables.dispatcher import ErasureRow
 from shared.db.tables.gateway import (
     AssignmentRow,
@@ -21,6 +23,7 @@ from shared.db.tables.gateway import (
     RefreshTokenRow,
     UserRow,
 )
+from shared.ids import new_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +162,13 @@ async def add_user(tx: AsyncConnection, user: User) -> bool:
     """Store a new user; false if somebody has the address already.
 
     An invitation that nobody has accepted in time keeps nobody else from the address. Whoever has
-    ever logged in has it for good.
+    ever logged in has it for good. Whose member that was reads in the audit log that they are gone.
     """
     waiting = select(InvitationRow.user_id).where(InvitationRow.expires_at > user.created_at)
     logged_in = select(RefreshTokenRow.id).where(RefreshTokenRow.user_id == UserRow.id)
-    await tx.execute(
-        delete(UserRow).where(
+    gone = await tx.execute(
+        delete(UserRow)
+        .where(
             UserRow.email == user.email,
             UserRow.joined_at.is_(None),
             UserRow.password_hash.is_(None),
@@ -173,7 +177,20 @@ async def add_user(tx: AsyncConnection, user: User) -> bool:
             # Whoever stands for a number at an instance is deleted by their own people only.
             UserRow.id.not_in(select(PhoneMappingRow.user_id)),
         )
+        .returning(UserRow.id, UserRow.tenant_id, UserRow.name, UserRow.role)
     )
+    for member_id, tenant_id, name, role in gone.all():
+        removed = Entry(
+            id=new_id(),
+            at=user.created_at,
+            tenant_id=tenant_id,
+            actor=SYSTEM,
+            action="member.removed",
+            resource_type="member",
+            resource_id=str(member_id),
+            before={"email": user.email, "name": name, "role": role},
+        )
+        await audit.add(tx, removed)
     added = await tx.execute(
         upsert(UserRow)
         .values(
