@@ -1,6 +1,7 @@
 """What the audit log holds, and what it leaves out."""
 
 import re
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -100,6 +101,15 @@ def test_a_secret_is_told_by_its_shape_wherever_it_stands(value: str, kept: str)
 def test_what_is_no_secret_stays_as_it_is() -> None:
     facts = {"keyId": UUID, "active": True, "tokens": None, "perDay": 1000, "ratio": 0.5}
     assert redacted(facts) == facts
+
+
+def test_a_time_is_written_as_every_time_that_is_shown() -> None:
+    east = timezone(timedelta(hours=2))
+    at = datetime(2027, 12, 1, 16, 53, 55, 287345, tzinfo=east)
+    assert redacted({"expiresAt": at, "in": [at]}) == {
+        "expiresAt": "2027-12-01T14:53:55.287Z",
+        "in": ["2027-12-01T14:53:55.287Z"],
+    }
 
 
 def test_what_is_kept_has_an_end() -> None:

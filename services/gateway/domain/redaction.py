@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final
 
+from shared.contracts.model import rfc3339
 from shared.log import MASK, SECRET, mask_text
 
 _SECRET_PARTS: Final = (
@@ -67,7 +69,7 @@ def _value(value: object, depth: int) -> object:
         if depth == 0:
             return MASK
         return [_value(inner, depth - 1) for inner in list(value)[:_MOST_ITEMS]]
-    return _text(str(value))
+    return rfc3339(value) if isinstance(value, datetime) else _text(str(value))
 
 
 def _text(text: str) -> str:
