@@ -1,11 +1,9 @@
 """The commands, put together."""
 
-import asyncio
-
 import typer
 
 from services.command_line import operators, sealing
-from services.command_line.console import database_url
+from services.command_line.console import database_url, run
 from services.command_line.listing import instances, organizations
 from services.command_line.version1 import import_v1
 from shared.db import migrate
@@ -25,5 +23,5 @@ app.command("import-v1")(import_v1)
 @app.command("migrate")
 def migrate_() -> None:
     """Bring the database to the current schema. May be run any time, by several at once."""
-    asyncio.run(migrate.upgrade(database_url()))
+    run(migrate.upgrade(database_url()))
     typer.echo("The database has the current schema.")

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import orjson
 import typer
+from asyncpg import InvalidAuthorizationSpecificationError, InvalidCatalogNameError
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from services.command_line.settings import CommandLineSettings
 from shared import settings
@@ -17,6 +19,9 @@ from shared.db.tables.grants import role
 from shared.errors import PlatformError
 
 T = TypeVar("T")
+
+# What PostgreSQL says about a user, a password or a database that it does not know.
+_REFUSED: Final = (InvalidAuthorizationSpecificationError, InvalidCatalogNameError)
 
 
 def fail(sentence: str) -> NoReturn:
@@ -48,6 +53,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except PlatformError as error:
         fail(str(error))
+    except (DBAPIError, *_REFUSED) as error:
+        # SQLAlchemy wraps what asyncpg says.
+        cause = getattr(getattr(error, "orig", error), "__cause__", None) or error
+        if not isinstance(cause, _REFUSED):
+            raise
+        fail(f"PostgreSQL refuses DATABASE_URL: {cause}.")
 
 
 def show(rows: Sequence[dict[str, object]], columns: Sequence[str], *, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """People who operate the platform."""
 
-import asyncio
 import sys
 from typing import Annotated
 
@@ -81,7 +80,7 @@ async def _create(wanted: Registration) -> None:
 @app.command("list")
 def list_(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Show who operates the platform."""
-    show(asyncio.run(_all()), ("id", "email", "name", "active"), as_json=as_json)
+    show(run(_all()), ("id", "email", "name", "active"), as_json=as_json)
 
 
 async def _all() -> list[dict[str, object]]:

@@ -9,10 +9,12 @@ from alembic import command
 from alembic.config import Config
 from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.exc import DBAPIError
 
 from shared import settings
-from shared.db.database import sqlalchemy_url
+from shared.db.database import AWAY, sqlalchemy_url
 from shared.db.tables import grants
+from shared.errors import Transient
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -36,10 +38,24 @@ def config(url: str) -> Config:
 
 
 async def upgrade(url: str) -> None:
-    """Apply what is missing, then the grants. Several may do so at once: they take turns."""
+    """Apply what is missing, then the grants. Several may do so at once: they take turns.
+
+    Raises ``Transient`` if the database is away; what was done by then is done.
+    """
     made = config(url)
     made.attributes["afterwards"] = grants.statements()
-    await asyncio.to_thread(command.upgrade, made, "head")
+    try:
+        await asyncio.to_thread(command.upgrade, made, "head")
+    except AWAY as error:
+        raise _away(error) from error
+    except DBAPIError as error:
+        if not isinstance(getattr(error.orig, "__cause__", None), AWAY):
+            raise
+        raise _away(error) from error
+
+
+def _away(error: Exception) -> Transient:
+    return Transient(f"The database is not available ({type(error).__name__}); try again shortly.")
 
 
 def main(arguments: Sequence[str]) -> None:

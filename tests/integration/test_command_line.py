@@ -336,6 +336,17 @@ async def test_without_a_database_it_says_how_to_name_one(waypost: Waypost, tmp_
     said = await waypost("organizations", DATABASE_URL="", WAYPOST_DATA=str(tmp_path))
     assert said.status == 1
     assert "Set DATABASE_URL" in said.problems
-    away = await waypost("organizations", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+
+
+@pytest.mark.parametrize("command", ["organizations", "operator list", "migrate"])
+async def test_a_database_that_is_away_or_wrong_is_told_in_a_sentence(
+    waypost: Waypost, database_url: str, command: str
+) -> None:
+    away = await waypost(*command.split(), DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
     assert away.status == 1
+    assert away.problems.startswith("The database is not available")
     assert "Traceback" not in away.problems
+    wrong = await waypost(*command.split(), DATABASE_URL=f"{database_url}_that_is_not_there")
+    assert wrong.status == 1
+    assert wrong.problems.startswith("PostgreSQL refuses DATABASE_URL")
+    assert "Traceback" not in wrong.problems
