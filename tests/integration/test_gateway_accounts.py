@@ -171,6 +171,9 @@ async def test_an_address_that_tries_many_accounts_is_stopped_and_who_is_known_t
         assert guesses == [401] * 7 + [429] * 2
         refused = await from_address(gateway, shared, PASSWORD, "grace@example.com")
         assert (refused.status, refused.code) == (429, "RATE_LIMIT_EXCEEDED")
+        # An administrator unlocks accounts, not addresses.
+        assert "from another address" in refused.body["error"]["message"]
+        assert "unlock" not in refused.body["error"]["message"]
         assert (await from_address(gateway, shared, PASSWORD)).status == 200
         elsewhere = await from_address(gateway, "198.51.100.1", PASSWORD, "grace@example.com")
         assert elsewhere.status == 200

@@ -36,6 +36,8 @@ log = get_logger()
 
 FAMILIAR_FOR: Final = timedelta(days=90)
 
+_UNLOCK: Final = "ask an administrator of your organization to unlock you"
+_MOVE: Final = "log in from another address"
 _WRONG = "E-mail address or password is wrong; check both."
 
 
@@ -89,18 +91,17 @@ class PasswordChecks:
         account = await self._account(email, user)
         place = counted_as(address)
         key = f"{account}:{place}"
-        so_far = await self._limiter.look(key, self._limit)
+        so_far, way_out = await self._limiter.look(key, self._limit), _UNLOCK
         if so_far.allowed:
-            wider = await self._wider(account, place)
+            wider, wider_way_out = await self._wider(account, place)
             if not wider.allowed and not await self._is_familiar(user, address):
-                so_far = wider
+                so_far, way_out = wider, wider_way_out
         if not so_far.allowed:
             log.warning("login_locked", address=address)
             self._saw(request, Security.LOGIN_LOCKED, user)
             minutes = int(so_far.reset_after.total_seconds() // 60) + 1
             raise Throttled(
-                f"Too many failed logins; try again in {minutes} min, or ask an administrator of"
-                " your organization to unlock you.",
+                f"Too many failed logins; try again in {minutes} min, or {way_out}.",
                 retry_after=so_far.reset_after,
             )
         verdict = await self._passwords.verify(password, user.password_hash if user else None)
@@ -122,12 +123,15 @@ class PasswordChecks:
                 return replace(user, password_hash=verdict.replacement)
         return user
 
-    async def _wider(self, account: str, place: str) -> Allowance:
-        """How it stands with all addresses of the account, or else all accounts of the address."""
+    async def _wider(self, account: str, place: str) -> tuple[Allowance, str]:
+        """How it stands with all addresses of the account, or else all accounts of the address.
+
+        And what else than waiting helps whoever is refused by that.
+        """
         of_account = await self._limiter.look(account, self._account_limit)
         if not of_account.allowed:
-            return of_account
-        return await self._limiter.look(_everywhere_from(place), self._address_limit)
+            return of_account, _UNLOCK
+        return await self._limiter.look(_everywhere_from(place), self._address_limit), _MOVE
 
     async def _account(self, email: str, user: User | None) -> str:
         """Under what an account's failures are counted; another name once it was unlocked."""
