@@ -44,6 +44,9 @@ WORDS: Final = {
     "suspendedReason", "text", "timezone", "token", "type", "types", "url", "video", "voice",
     # Names that WhatsApp gave, to what is nobody's here.
     "group", "pollId", "content.replyTo", "replyToSender", "mentions",
+    # What Meta says: whose it is is for a signature to prove, which no caller here can make.
+    "hub.mode", "hub.verify_token", "hub.challenge",
+    "object", "entry.id", "entry.changes.field", "entry.changes.value",
     # A process of the platform, for operators alone.
     "worker",
 }  # fmt: skip
