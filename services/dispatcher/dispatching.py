@@ -2,7 +2,8 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -189,7 +190,7 @@ class Dispatching:
                 if candidate.status in ENDED:
                     told += await self._give_up(connection, candidate)
             able = [one for one in found if one.status == "ready"]
-            rooms = await self._rooms(connection, able)
+            rooms = await self._rooms(connection, able, now=now)
             claimed = []
             if any(room.count for room in rooms.values()):
                 claimed = await claims.claim_due(
@@ -210,9 +211,8 @@ class Dispatching:
         return claimed
 
     async def _rooms(
-        self, connection: HotConnection, able: Sequence[Candidate]
+        self, connection: HotConnection, able: Sequence[Candidate], *, now: datetime
     ) -> dict[UUID, Room]:
-        now = self._clock.now()
         limits = [(one.instance_id, limit) for one in able for limit in pacing.limits(one.guard)]
         used = await claims.usages(connection, limits, now=now) if limits else {}
         share = max(1, CLAIM_LIMIT // max(1, len(able)))
@@ -223,13 +223,14 @@ class Dispatching:
                 in_flight=one.in_flight,
                 at_most_in_flight=AT_MOST_IN_FLIGHT,
                 throttled_until=one.throttled_until,
+                quiet=pacing.quiet(one.guard, zone=one.zone),
                 now=now,
             )
-            rooms[one.instance_id] = Room(min(room.count, share), room.next_slot)
+            rooms[one.instance_id] = replace(room, count=min(room.count, share))
         paced = [
-            (one.instance_id, rooms[one.instance_id].next_slot)
-            for one in able
-            if rooms[one.instance_id].next_slot is not None
+            (instance, room.next_slot, room.cause)
+            for instance, room in rooms.items()
+            if room.next_slot is not None
         ]
         if paced:
             await claims.note_pace(connection, paced)

@@ -225,6 +225,63 @@ async def test_limits_hold_a_second_batch_until_the_window_moves_on(world: World
     assert waited is not None
 
 
+async def test_quiet_hours_hold_everything_and_let_it_go_in_order_afterwards(world: World) -> None:
+    guard = {"perMinute": 0, "quietHours": {"from": "12:00", "to": "14:00"}}
+    tenant, instance = await ready(world, guard=guard)
+    for text, priority in [("second", 1), ("third", 1), ("first", 0)]:
+        await a_message_row(
+            world.sql, tenant, instance, text=text, priority=priority, chat=f"{text}@x"
+        )
+    _, awake = await ready(world)
+    await a_message_row(world.sql, tenant, awake, text="elsewhere")
+    assert await world.dispatch(instance, awake) == ["elsewhere"]
+    world.clock.move(timedelta(hours=2, seconds=-1))
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(seconds=1))
+    assert await world.dispatch(instance) == ["first", "second", "third"]
+    told = await world.sql.fetch(
+        "SELECT DISTINCT paced_until, paced_by FROM dispatcher.transmissions"
+        " WHERE instance_id = $1",
+        instance,
+    )
+    assert [tuple(row) for row in told] == [(NOON + timedelta(hours=2), "quiet_hours")]
+
+
+async def test_quiet_hours_are_in_the_organizations_time_zone(world: World) -> None:
+    tenant = await an_organization(world.sql, timezone="Asia/Tokyo")
+    guard = {"quietHours": {"from": "21:00", "to": "07:00"}}
+    instance = await an_instance(world.sql, tenant, guard=guard)
+    await a_message_row(world.sql, tenant, instance, text="good night")
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(hours=10))
+    assert await world.dispatch(instance) == ["good night"]
+
+
+async def test_what_is_tried_again_keeps_quiet_hours_too(world: World) -> None:
+    guard = {"quietHours": {"from": "12:01", "to": "14:00"}}
+    tenant, instance = await ready(world, guard=guard)
+    await a_message_row(world.sql, tenant, instance, text="again")
+    assert await world.dispatch(instance) == ["again"]
+    await world.settle(TransmissionOutcome.RETRYABLE)
+    world.clock.move(timedelta(minutes=1))
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(minutes=119))
+    assert await world.dispatch(instance) == ["again"]
+
+
+async def test_quiet_hours_that_are_taken_away_hold_nothing_any_more(world: World) -> None:
+    guard = {"quietHours": {"from": "12:00", "to": "14:00"}}
+    tenant, instance = await ready(world, guard=guard)
+    await a_message_row(world.sql, tenant, instance, text="after all")
+    assert await world.dispatch(instance) == []
+    await world.sql.execute("UPDATE gateway.instances SET guard = '{}' WHERE id = $1", instance)
+    world.clock.move(timedelta(minutes=1))
+    assert await world.dispatch(instance) == ["after all"]
+    # It waited until now, not until when it would have.
+    told = await world.sql.fetchval("SELECT paced_until FROM dispatcher.transmissions")
+    assert told == NOON + timedelta(minutes=1)
+
+
 async def test_an_instance_that_is_not_ready_sends_nothing_until_it_is(world: World) -> None:
     tenant, instance = await ready(world, status="connecting")
     await a_message_row(world.sql, tenant, instance, text="later")

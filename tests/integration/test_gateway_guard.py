@@ -180,3 +180,51 @@ async def test_what_was_deleted_before_secrets_went_at_once_loses_them_too(
     await forget(gateway).step()
     rows = await gateway.sql.fetch("SELECT settings FROM gateway.instances ORDER BY deleted_at")
     assert [orjson.loads(row["settings"]) for row in rows] == [{"phoneNumberId": "11111"}, sealed]
+
+
+async def test_quiet_hours_are_set_told_and_taken_away(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada, "sandbox")
+    now = gateway.clock.now()
+    ends = (now + timedelta(hours=2)).replace(second=0, microsecond=0)
+    hours = {"from": f"{now - timedelta(hours=1):%H:%M}", "to": f"{ends:%H:%M}"}
+    changed = await put(ada, instance, quietHours=hours)
+    assert changed.data["quietHours"] == {**hours, "timeZone": None}
+    assert (await stored(gateway, instance))["quietHours"] == hours
+    shown = (await ada.get(f"/api/instances/{instance}/guard")).data
+    assert shown["quietHours"] == {**hours, "timeZone": None}
+    assert shown["usage"]["nextSlotAt"][:16] == ends.isoformat()[:16]
+    config = (await ada.get(f"/api/instances/{instance}/config")).data
+    assert config["guard"]["quietHours"] == {**hours, "timeZone": None}
+
+    # Elsewhere it is another time of day.
+    await put(ada, instance, quietHours={**hours, "timeZone": "Asia/Tokyo"})
+    shown = (await ada.get(f"/api/instances/{instance}/guard")).data
+    assert shown["quietHours"]["timeZone"] == "Asia/Tokyo"
+    assert shown["usage"]["nextSlotAt"][:16] == now.isoformat()[:16]
+
+    await put(ada, instance, perMinute=3)
+    assert "quietHours" in await stored(gateway, instance)
+    assert (await put(ada, instance, quietHours=None)).data["quietHours"] is None
+    assert "quietHours" not in await stored(gateway, instance)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"from": "22:00", "to": "22:00"},
+        {"from": "24:00", "to": "07:00"},
+        {"from": "7:00", "to": "08:00"},
+        {"from": "22:00"},
+        {"from": "22:00", "to": "07:00", "timeZone": "Berlin"},
+        {"from": "22:00", "to": "07:00", "timezone": "Europe/Berlin"},
+    ],
+)
+async def test_quiet_hours_that_are_none_are_refused(
+    gateway: Gateway, wrong: dict[str, str]
+) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    refused = await put(ada, instance, quietHours=wrong)
+    assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
+    assert "quietHours" in next(iter(refused.body["error"]["data"]["fields"]))

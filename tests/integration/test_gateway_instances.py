@@ -279,6 +279,7 @@ async def test_limits_are_changed_and_their_use_is_told(gateway: Gateway) -> Non
         "perMinute": 2,
         "perHour": 0,
         "perDay": 10,
+        "quietHours": None,
         "proxy": None,
         "deviceName": None,
     }

@@ -214,8 +214,8 @@ async def test_the_timeline_is_put_together_from_what_every_service_left(
     sql = gateway.sql
     await sql.execute(
         "INSERT INTO dispatcher.transmissions (id, message_id, instance_id, shard, attempt,"
-        " created_at, published_at, paced_until, outcome, settled_at)"
-        " VALUES ($1, $2, $3, 7, 1, $4, $4, $4, 'accepted', $5)",
+        " created_at, published_at, paced_until, paced_by, outcome, settled_at)"
+        " VALUES ($1, $2, $3, 7, 1, $4, $4, $4, 'quiet_hours', 'accepted', $5)",
         transmission,
         message,
         sender.instance,
@@ -258,6 +258,7 @@ async def test_the_timeline_is_put_together_from_what_every_service_left(
         ("sent", "04"),
         ("webhook", "05"),
     ]
+    assert "quiet hours" in hops[1]["details"]["reason"]
     assert hops[-1]["details"] == {
         "event": "message.sent",
         "attempt": 1,

@@ -2,19 +2,43 @@
 
 from datetime import timedelta
 
-from services.dispatcher.domain.pacing import DAY, HOUR, MINUTE, Limit, Usage, limits, room
+from services.dispatcher.domain.pacing import (
+    DAY,
+    HOUR,
+    MINUTE,
+    Cause,
+    Limit,
+    Quiet,
+    Room,
+    Usage,
+    limits,
+    quiet,
+    room,
+)
+from shared.contracts.guard import QuietHours
 from tests.support.builders import NOON
 
 
-def free(*usages: Usage, in_flight: int = 0, throttled: timedelta | None = None) -> object:
-    """The room at noon, as a pair."""
-    found = room(
+def room_at_noon(
+    *usages: Usage,
+    in_flight: int = 0,
+    throttled: timedelta | None = None,
+    hours: QuietHours | None = None,
+) -> Room:
+    """The room at noon."""
+    return room(
         usages,
         in_flight=in_flight,
         at_most_in_flight=100,
         throttled_until=None if throttled is None else NOON + throttled,
+        quiet=Quiet(hours, "UTC"),
         now=NOON,
     )
+
+
+def free(*usages: Usage, in_flight: int = 0, throttled: timedelta | None = None) -> object:
+    """The room at noon, as a pair."""
+    found = room_at_noon(*usages, in_flight=in_flight, throttled=throttled)
     return found.count, found.next_slot
 
 
@@ -49,3 +73,27 @@ def test_what_whatsapp_said_comes_before_every_limit() -> None:
 def test_a_limit_of_zero_is_no_limit() -> None:
     guard = {"perMinute": 20, "perHour": 0, "perDay": 1000, "typing": True}
     assert limits(guard) == (Limit(20, MINUTE), Limit(1000, DAY))
+
+
+def test_quiet_hours_leave_no_room_and_name_their_end() -> None:
+    hours = QuietHours(from_="12:00", to="14:00")
+    assert room_at_noon(hours=hours) == Room(0, NOON + timedelta(hours=2), Cause.QUIET_HOURS)
+    assert room_at_noon(hours=QuietHours(from_="12:01", to="14:00")).count == 100
+
+
+def test_a_slot_that_falls_into_quiet_hours_waits_for_their_end() -> None:
+    usage = Usage(Limit(2, HOUR), 2, NOON - timedelta(minutes=30))
+    assert room_at_noon(usage) == Room(0, NOON + timedelta(minutes=30), Cause.LIMITS)
+    hours = QuietHours(from_="12:30", to="13:00")
+    assert room_at_noon(usage, hours=hours) == Room(0, NOON + HOUR, Cause.QUIET_HOURS)
+    ended = QuietHours(from_="11:00", to="12:00")
+    assert room_at_noon(usage, hours=ended).cause is Cause.LIMITS
+
+
+def test_quiet_hours_are_the_organizations_unless_they_name_a_time_zone() -> None:
+    hours: dict[str, object] = {"from": "12:00", "to": "13:00"}
+    named = {**hours, "timeZone": "Asia/Tokyo"}
+    assert quiet({"quietHours": hours}, zone="UTC").over(NOON) == NOON + HOUR
+    assert quiet({"quietHours": hours}, zone="Asia/Tokyo").over(NOON) == NOON
+    assert quiet({"quietHours": named}, zone="UTC").over(NOON) == NOON
+    assert quiet({"perMinute": 1}, zone="UTC").over(NOON) == NOON

@@ -1,5 +1,6 @@
 """The smaller rules of the gateway."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,6 +18,7 @@ from services.gateway.domain.plans import PLANS, month_at
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
 from services.gateway.domain.rooms import rooms_of, rooms_of_event
+from shared.contracts.guard import QuietHours
 from shared.ids import new_id
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -144,17 +146,33 @@ def test_usage_of_a_limit_never_shows_less_than_nothing_left() -> None:
     assert usage_of(0, 25) == WindowUsage(0, 25, None)
 
 
+def slot(
+    used: Mapping[str, Used], guard: Guard | None = None, *, held_until: datetime | None = None
+) -> datetime:
+    return next_slot(guard or Guard(), used, held_until=held_until, zone="UTC", now=NOW)
+
+
 def test_the_next_slot_is_when_every_full_window_has_room_again() -> None:
     minute = Used(2, NOW - timedelta(seconds=20))
     hour = Used(9, NOW - timedelta(minutes=10))
     free = Used(1, None)
-    assert next_slot({"perMinute": free}, held_until=None, now=NOW) == NOW
-    assert next_slot({"perMinute": minute}, held_until=None, now=NOW) == NOW + timedelta(seconds=40)
+    assert slot({"perMinute": free}) == NOW
+    assert slot({"perMinute": minute}) == NOW + timedelta(seconds=40)
     both = {"perMinute": minute, "perHour": hour}
-    assert next_slot(both, held_until=None, now=NOW) == NOW + timedelta(minutes=50)
+    assert slot(both) == NOW + timedelta(minutes=50)
     later = NOW + timedelta(hours=2)
-    assert next_slot(both, held_until=later, now=NOW) == later
-    assert next_slot({"perMinute": free}, held_until=NOW - timedelta(1), now=NOW) == NOW
+    assert slot(both, held_until=later) == later
+    assert slot({"perMinute": free}, held_until=NOW - timedelta(1)) == NOW
+
+
+def test_a_slot_in_quiet_hours_is_at_their_end() -> None:
+    begins, ends = NOW + timedelta(minutes=30), NOW + timedelta(hours=1)
+    hours = QuietHours(from_=begins.strftime("%H:%M"), to=ends.strftime("%H:%M"))
+    guard = Guard(quiet_hours=hours)
+    hour = {"perHour": Used(9, NOW - timedelta(minutes=15))}
+    assert slot({"perHour": Used(1, None)}, guard) == NOW
+    assert slot(hour) == NOW + timedelta(minutes=45)
+    assert slot(hour, guard) == ends
 
 
 def test_a_month_is_the_calendars_in_the_zone() -> None:

@@ -25,6 +25,7 @@ def handover(**given: Any) -> Handover:
             "attempt": 1,
             "created_at": at(1),
             "paced_until": None,
+            "paced_by": None,
             "handed_over_at": None,
             "outcome": None,
             "code": None,

@@ -3,7 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
+
+from shared.contracts.guard import QuietHours
 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
@@ -34,12 +37,42 @@ class Usage:
     oldest: datetime | None
 
 
+class Cause(StrEnum):
+    """What holds an instance back; the timeline says it."""
+
+    LIMITS = "limits"
+    WHATSAPP = "whatsapp"
+    QUIET_HOURS = "quiet_hours"
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
-    """``count`` may be transmitted now; if limits allow none, the next one at ``next_slot``."""
+    """``count`` may be transmitted now; if the guard allows none, the next one at ``next_slot``.
+
+    ``cause`` is what allows none until then.
+    """
 
     count: int
     next_slot: datetime | None = None
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """The quiet hours of an instance, if it has any, and its organization's time zone."""
+
+    hours: QuietHours | None
+    zone: str
+
+    def over(self, moment: datetime) -> datetime:
+        """``moment``, or the end of the quiet hours that it lies in."""
+        return moment if self.hours is None else self.hours.over(moment, zone=self.zone)
+
+
+def quiet(guard: Mapping[str, object], *, zone: str) -> Quiet:
+    """The quiet hours that an instance's guard sets."""
+    hours = guard.get("quietHours")
+    return Quiet(None if hours is None else QuietHours.model_validate(hours), zone)
 
 
 def limits(guard: Mapping[str, object]) -> tuple[Limit, ...]:
@@ -58,14 +91,28 @@ def room(
     in_flight: int,
     at_most_in_flight: int,
     throttled_until: datetime | None,
+    quiet: Quiet,
     now: datetime,
 ) -> Room:
-    """What every limit, WhatsApp's own word and the number in flight allow at once."""
-    if throttled_until is not None and throttled_until > now:
-        return Room(0, throttled_until)
-    full = [usage for usage in usages if usage.used >= usage.limit.count]
-    if full:
-        slots = [usage.oldest + usage.limit.span for usage in full if usage.oldest is not None]
-        return Room(0, max(slots, default=now))
+    """What quiet hours, every limit, WhatsApp's own word and the number in flight allow at once."""
+    held = _held(usages, throttled_until=throttled_until, now=now)
+    slot = now if held.next_slot is None else held.next_slot
+    over = quiet.over(slot)
+    # What is free again during quiet hours waits for their end all the same.
+    if over > slot:
+        return Room(0, over, Cause.QUIET_HOURS)
+    if held.next_slot is not None:
+        return held
     free = [usage.limit.count - usage.used for usage in usages]
     return Room(max(0, min([at_most_in_flight - in_flight, *free])))
+
+
+def _held(usages: Sequence[Usage], *, throttled_until: datetime | None, now: datetime) -> Room:
+    """Until when limits or WhatsApp allow nothing, if they do not now."""
+    if throttled_until is not None and throttled_until > now:
+        return Room(0, throttled_until, Cause.WHATSAPP)
+    full = [usage for usage in usages if usage.used >= usage.limit.count]
+    if not full:
+        return Room(0)
+    slots = [usage.oldest + usage.limit.span for usage in full if usage.oldest is not None]
+    return Room(0, max(slots, default=now), Cause.LIMITS)

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Record
 
-from services.dispatcher.domain.pacing import Limit, Usage
+from services.dispatcher.domain.pacing import Cause, Limit, Usage
 from shared.contracts.commands import Transmission
 from shared.db.database import HotConnection
 from shared.log import get_logger
@@ -28,12 +28,14 @@ UNREADABLE: Final = timedelta(minutes=1)
 class Candidate:
     """An instance whose messages may be claimed, since its row is locked by this transaction.
 
-    ``status`` is its session's, or ``deleted``, or ``held``: what it has to send waits.
+    ``status`` is its session's, or ``deleted``, or ``held``: what it has to send waits. ``zone`` is
+    its organization's time zone.
     """
 
     instance_id: UUID
     shard: int
     guard: Mapping[str, object]
+    zone: str
     status: str
     throttled_until: datetime | None
     in_flight: int
@@ -78,9 +80,11 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
                     ELSE coalesce(s.status, 'created') END,
                p.throttled_until,
                (SELECT count(*) FROM dispatcher.transmissions t
-                WHERE t.instance_id = p.instance_id AND t.outcome IS NULL)
+                WHERE t.instance_id = p.instance_id AND t.outcome IS NULL),
+               o.timezone
         FROM dispatcher.pacing p
         JOIN gateway.instances i ON i.id = p.instance_id
+        JOIN gateway.organizations o ON o.id = i.tenant_id
         LEFT JOIN sessions.session_states s ON s.instance_id = p.instance_id
         WHERE p.instance_id = ANY ($1::uuid[])
         FOR UPDATE OF p SKIP LOCKED
@@ -95,6 +99,7 @@ async def lock_candidates(connection: HotConnection, instances: Sequence[UUID]) 
             status=row[3],
             throttled_until=row[4],
             in_flight=row[5],
+            zone=row[6],
         )
         for row in rows
     ]
@@ -172,11 +177,13 @@ async def claim_due(
                       m.created_at, m.priority, m.sequence
         ), made AS (
             INSERT INTO dispatcher.transmissions
-                (id, message_id, instance_id, shard, attempt, created_at, published_at, paced_until)
+                (id, message_id, instance_id, shard, attempt, created_at, published_at, paced_until,
+                 paced_by)
             SELECT c.transmission_id, c.id, c.instance_id, c.shard, c.attempts, $3, $3,
-                   (SELECT p.paced_until FROM dispatcher.pacing p
-                    WHERE p.instance_id = c.instance_id AND p.paced_until > c.created_at)
+                   least(p.paced_until, $3), p.paced_by
             FROM claimed c
+            LEFT JOIN dispatcher.pacing p
+                ON p.instance_id = c.instance_id AND p.paced_until > c.created_at
         )
         SELECT transmission_id, id, tenant_id, instance_id, attempts, chat, content, sealed,
                engine_message_id, request_id, shard
@@ -212,17 +219,19 @@ async def _set_back(
 
 
 async def note_pace(
-    connection: HotConnection, slots: Sequence[tuple[UUID, datetime | None]]
+    connection: HotConnection, slots: Sequence[tuple[UUID, datetime, Cause | None]]
 ) -> None:
-    """Note until when limits hold instances back, so that the timeline can say why one waited."""
+    """Note until when guards hold instances back, so that the timeline can say why one waited."""
     await connection.execute(
         """
-        UPDATE dispatcher.pacing p SET paced_until = u.at
-        FROM unnest($1::uuid[], $2::timestamptz[]) AS u (instance_id, at)
-        WHERE p.instance_id = u.instance_id AND p.paced_until IS DISTINCT FROM u.at
+        UPDATE dispatcher.pacing p SET paced_until = u.at, paced_by = u.cause
+        FROM unnest($1::uuid[], $2::timestamptz[], $3::text[]) AS u (instance_id, at, cause)
+        WHERE p.instance_id = u.instance_id
+          AND (p.paced_until, p.paced_by) IS DISTINCT FROM (u.at, u.cause)
         """,
-        [instance for instance, _ in slots],
-        [at for _, at in slots],
+        [instance for instance, _, _ in slots],
+        [at for _, at, _ in slots],
+        [cause for _, _, cause in slots],
     )
 
 

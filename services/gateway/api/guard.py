@@ -51,25 +51,21 @@ class Guards:
             guard = Guard.model_validate(instance.guard)
             used = await guards.used(tx, instance.id, guard.limits, now=now)
             held_until = await guards.held_until(tx, instance.id)
+            zone = await guards.zone(tx, instance.tenant_id)
         windows = {}
         for name, limit in guard.limits.items():
             usage = usage_of(limit, used[name].count)
             windows[name] = WindowView(
                 used=usage.used, limit=usage.limit, remaining=usage.remaining
             )
-        shown = GuardView.of(guard)
         return respond(
             GuardDetails(
-                per_minute=shown.per_minute,
-                per_hour=shown.per_hour,
-                per_day=shown.per_day,
-                proxy=shown.proxy,
-                device_name=shown.device_name,
+                **dict(GuardView.of(guard)),
                 usage=GuardUsage(
                     per_minute=windows["perMinute"],
                     per_hour=windows["perHour"],
                     per_day=windows["perDay"],
-                    next_slot_at=next_slot(used, held_until=held_until, now=now),
+                    next_slot_at=next_slot(guard, used, held_until=held_until, zone=zone, now=now),
                 ),
             )
         )
@@ -90,8 +86,8 @@ class Guards:
                 request,
                 "instance",
                 instance.id,
-                before=GuardView.of(guard).model_dump(by_alias=True),
-                after=GuardView.of(changed).model_dump(by_alias=True),
+                before=GuardView.of(guard).model_dump(mode="json"),
+                after=GuardView.of(changed).model_dump(mode="json"),
             )
         return respond(GuardView.of(changed))
 

@@ -8,6 +8,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from shared.contracts.guard import QuietHours
+
 _MOST: Final = 1_000_000
 
 
@@ -15,7 +17,8 @@ class Guard(BaseModel):
     """How many messages may go out in any minute, hour and day; zero: no limit.
 
     ``proxy`` is the URL by which the instance connects, sealed, since it may hold a password;
-    ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it.
+    ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it. Nothing
+    goes out in ``quiet_hours``.
     """
 
     model_config = ConfigDict(
@@ -25,6 +28,7 @@ class Guard(BaseModel):
     per_minute: int = Field(default=20, ge=0, le=_MOST)
     per_hour: int = Field(default=200, ge=0, le=_MOST)
     per_day: int = Field(default=1000, ge=0, le=_MOST)
+    quiet_hours: QuietHours | None = None
     proxy: str | None = Field(default=None, repr=False)
     proxy_shown: str | None = None
     device_name: str | None = None
@@ -41,7 +45,7 @@ class Guard(BaseModel):
     @property
     def stored(self) -> dict[str, object]:
         """The guard as it is kept."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 WINDOWS: Final[Mapping[str, timedelta]] = {
@@ -75,10 +79,19 @@ def usage_of(limit: int, used: int) -> WindowUsage:
     return WindowUsage(limit, used, max(0, limit - used) if limit else None)
 
 
-def next_slot(used: Mapping[str, Used], *, held_until: datetime | None, now: datetime) -> datetime:
-    """When the next message may go out: now, or when every full window has room again.
+def next_slot(
+    guard: Guard,
+    used: Mapping[str, Used],
+    *,
+    held_until: datetime | None,
+    zone: str,
+    now: datetime,
+) -> datetime:
+    """When the next message may go out: now, or when every full window has room again and no quiet
+    hours are.
 
-    ``held_until`` is what WhatsApp itself said, when it asked to slow down.
+    ``held_until`` is what WhatsApp itself said, when it asked to slow down. ``zone`` is the
+    organization's.
     """
     slots = [
         window.deciding + WINDOWS[name]
@@ -87,4 +100,5 @@ def next_slot(used: Mapping[str, Used], *, held_until: datetime | None, now: dat
     ]
     if held_until is not None:
         slots.append(held_until)
-    return max([now, *slots])
+    slot = max([now, *slots])
+    return slot if guard.quiet_hours is None else guard.quiet_hours.over(slot, zone=zone)

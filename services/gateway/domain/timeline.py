@@ -15,6 +15,7 @@ class Handover:
     attempt: int
     created_at: datetime
     paced_until: datetime | None
+    paced_by: str | None
     handed_over_at: datetime | None
     outcome: str | None
     code: str | None
@@ -96,6 +97,11 @@ _ORDER: Final = {
     )
 }
 _CHANGED: Final = {"edit": "edited", "revoke": "revoked", "reaction": "reacted"}
+_WAITED: Final = {
+    "limits": "the instance's limits held it back until then",
+    "quiet_hours": "the instance's quiet hours held it back until then",
+    "whatsapp": "WhatsApp asked the instance to slow down until then",
+}
 _ENDED: Final = {"rejected": "refused", "retryable": "retrying", "unknown": "unconfirmed"}
 
 
@@ -132,7 +138,7 @@ def _handed_over(handover: Handover) -> list[Hop]:
     number: dict[str, object] = {"attempt": handover.attempt}
     hops = [Hop(handover.created_at, "dispatched", number)]
     if handover.paced_until is not None:
-        why = {"reason": "the instance's limits held it back until then"}
+        why = {"reason": _WAITED.get(handover.paced_by or "", _WAITED["limits"])}
         hops.append(Hop(handover.paced_until, "paced", {**number, **why}))
     if handover.handed_over_at is not None:
         hops.append(Hop(handover.handed_over_at, "handed_over", number))

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.domain.guard import WINDOWS, Used
 from shared.db.tables.dispatcher import PacingRow, TransmissionRow
+from shared.db.tables.gateway import OrganizationRow
 
 
 async def used(
@@ -36,3 +37,11 @@ async def held_until(tx: AsyncConnection, instance_id: UUID) -> datetime | None:
         select(PacingRow.throttled_until).where(PacingRow.instance_id == instance_id)
     )
     return found.scalar_one_or_none()
+
+
+async def zone(tx: AsyncConnection, tenant_id: UUID) -> str:
+    """The time zone of an organization, in which days begin and quiet hours are."""
+    found = await tx.execute(
+        select(OrganizationRow.timezone).where(OrganizationRow.id == tenant_id)
+    )
+    return found.scalar_one()

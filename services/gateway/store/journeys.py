@@ -24,6 +24,7 @@ async def handovers(tx: AsyncConnection, message_id: UUID) -> list[Handover]:
             TransmissionRow.attempt,
             TransmissionRow.created_at,
             TransmissionRow.paced_until,
+            TransmissionRow.paced_by,
             HandoverRow.handed_over_at,
             TransmissionRow.outcome,
             TransmissionRow.code,

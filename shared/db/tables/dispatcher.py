@@ -187,7 +187,11 @@ class ErasureRow(Base):
 
 
 class TransmissionRow(Base):
-    """One hand-over of a message to an engine. ``paced_until``: until when limits made it wait."""
+    """One hand-over of a message to an engine.
+
+    ``paced_until`` is until when the instance's guard made it wait, and ``paced_by`` what of it:
+    ``limits``, ``pauses`` or ``quiet_hours``, or ``whatsapp``, which asked to slow down.
+    """
 
     __tablename__ = "transmissions"
     __table_args__ = (
@@ -210,6 +214,7 @@ class TransmissionRow(Base):
     created_at: Mapped[Moment]
     published_at: Mapped[Moment]
     paced_until: Mapped[Moment | None]
+    paced_by: Mapped[Word | None]
     outcome: Mapped[Word | None]
     code: Mapped[Word | None]
     detail: Mapped[Word | None]
@@ -217,13 +222,17 @@ class TransmissionRow(Base):
 
 
 class PacingRow(Base):
-    """The lock for claiming an instance's messages, and until when its limits hold it back."""
+    """The lock for claiming an instance's messages, and until when what of its guard holds it back.
+
+    ``paced_by`` is as in ``transmissions``.
+    """
 
     __tablename__ = "pacing"
     __table_args__ = (SCHEMA,)
 
     instance_id: Mapped[Id]
     paced_until: Mapped[Moment | None]
+    paced_by: Mapped[Word | None]
     throttled_until: Mapped[Moment | None]
 
 

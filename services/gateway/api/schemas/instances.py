@@ -12,7 +12,7 @@ from pydantic import (
     model_validator,
 )
 
-from services.gateway.api.schemas.fields import Name, PhoneNumber
+from services.gateway.api.schemas.fields import Name, PhoneNumber, TimeZone
 from services.gateway.domain.engines import shown
 from services.gateway.domain.guard import Guard
 from services.gateway.domain.permissions import KeyPermissions
@@ -20,6 +20,7 @@ from services.gateway.domain.proxies import checked, masked
 from services.gateway.store.instances import Instance
 from services.gateway.store.keys import InstanceKey
 from shared.contracts.events import InstanceStatusName
+from shared.contracts.guard import QuietHours
 from shared.web.schemas import ApiModel, ApiView, Instant
 
 EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
@@ -28,6 +29,8 @@ EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
 KEY_DAYS_AT_MOST: Final = 3650
 
 _LIMITS: Final = {"per_minute", "per_hour", "per_day"}
+# What may be taken away by null.
+_WISHES: Final = {"quiet_hours", "proxy", "device_name"}
 
 
 def _printable(value: str) -> str:
@@ -149,14 +152,54 @@ class Qr(ApiView):
     expires_at: Instant
 
 
+TimeOfDay = Annotated[
+    str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"), Field(examples=["22:00"])
+]
+"""A time of day, to the minute."""
+
+
+class QuietHoursChange(ApiModel):
+    """Between these times of day nothing goes out, whatever its priority; it goes afterwards."""
+
+    from_: TimeOfDay = Field(alias="from", examples=["22:00"])
+    to: TimeOfDay = Field(description="The next day's, if earlier.", examples=["07:00"])
+    time_zone: TimeZone | None = Field(
+        default=None, description="Whose times these are; the organization's unless named."
+    )
+
+    @model_validator(mode="after")
+    def _some_of_the_day(self) -> Self:
+        if self.from_ == self.to:
+            raise ValueError("begin when they end; that would be never, or always")
+        return self
+
+    @property
+    def kept(self) -> QuietHours:
+        """What a guard keeps of it."""
+        return QuietHours(from_=self.from_, to=self.to, time_zone=self.time_zone)
+
+
+class QuietHoursView(ApiView):
+    """Quiet hours. ``time_zone`` is null where it is the organization's."""
+
+    from_: str = Field(alias="from", examples=["22:00"])
+    to: str = Field(examples=["07:00"])
+    time_zone: str | None = Field(examples=["Europe/Berlin"])
+
+    @classmethod
+    def of(cls, hours: QuietHours) -> "QuietHoursView":
+        return cls(from_=hours.from_, to=hours.to, time_zone=hours.time_zone)
+
+
 class GuardChange(ApiModel):
-    """What is to change; what is left out stays. A limit of zero: none. A proxy or a device name
-    that is null is taken away; both count from the next connect or restart on.
+    """What is to change; what is left out stays. A limit of zero: none. All else is taken away by
+    null. A proxy and a device name count from the next connect or restart on.
     """
 
     per_minute: int | None = Field(default=None, ge=0, le=1_000_000, examples=[20])
     per_hour: int | None = Field(default=None, ge=0, le=1_000_000, examples=[200])
     per_day: int | None = Field(default=None, ge=0, le=1_000_000, examples=[1000])
+    quiet_hours: QuietHoursChange | None = None
     proxy: ProxyUrl | None = Field(
         default=None, description="By what it connects; credentials are never shown again."
     )
@@ -174,11 +217,11 @@ class GuardChange(ApiModel):
     def changes(self) -> dict[str, object]:
         """What changes, by the fields of a guard."""
         limits = self.model_dump(include=_LIMITS, exclude_none=True)
-        wishes = self.model_dump(include={"proxy", "device_name"}, exclude_unset=True)
-        return limits | {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in wishes.items()
-        }
+        wishes: dict[str, object] = {}
+        for name in _WISHES & self.model_fields_set:
+            value = getattr(self, name)
+            wishes[name] = value.kept if isinstance(value, QuietHoursChange) else value
+        return limits | wishes
 
 
 class WindowView(ApiView):
@@ -204,6 +247,7 @@ class GuardView(ApiView):
     per_minute: int
     per_hour: int
     per_day: int
+    quiet_hours: QuietHoursView | None
     proxy: str | None = Field(examples=["socks5://***@proxy.example.com:1080"])
     device_name: str | None = Field(examples=["Waypost"])
 
@@ -213,6 +257,7 @@ class GuardView(ApiView):
             per_minute=guard.per_minute,
             per_hour=guard.per_hour,
             per_day=guard.per_day,
+            quiet_hours=QuietHoursView.of(guard.quiet_hours) if guard.quiet_hours else None,
             # Sealed or not, only what may be seen of it is shown.
             proxy=guard.proxy_shown or (None if guard.proxy is None else masked(guard.proxy)),
             device_name=guard.device_name,

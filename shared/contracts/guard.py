@@ -1,0 +1,46 @@
+"""What an instance's guard asks of its pace beside limits: the dispatcher obeys it, the gateway
+tells of it. Pure: time and chance come in as arguments.
+"""
+
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from pydantic import Field
+
+from shared.contracts.model import PublicContract
+
+
+class QuietHours(PublicContract):
+    """Between ``from_`` and ``to``, times of day as ``HH:MM``, nothing of the instance goes out.
+
+    Over midnight where ``to`` is the earlier one. Without ``time_zone`` they are those of the
+    organization's.
+    """
+
+    from_: str = Field(alias="from")
+    to: str
+    time_zone: str | None = None
+
+    def over(self, moment: datetime, *, zone: str) -> datetime:
+        """``moment`` itself, or the end of the quiet hours that it lies in.
+
+        ``zone`` is the organization's. A time of day that a change of clocks skips or repeats means
+        whichever of its two readings makes the quiet hours longer: in doubt nobody is woken.
+        """
+        there = ZoneInfo(self.time_zone or zone)
+        begins, ends = time.fromisoformat(self.from_), time.fromisoformat(self.to)
+        nights = timedelta(days=0 if begins < ends else 1)
+        today = moment.astimezone(there).date()
+        # In order, so that quiet hours that reach into the next day's are left after those.
+        for day in (today - timedelta(days=1), today, today + timedelta(days=1)):
+            first = min(_readings(day, begins, there))
+            last = max(_readings(day + nights, ends, there))
+            if first <= moment < last:
+                moment = last
+        return moment
+
+
+def _readings(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """A time of day before and after a change of the clocks; nearly always they are the same."""
+    local = datetime.combine(day, at, zone)
+    return local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)

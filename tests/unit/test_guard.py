@@ -1,0 +1,90 @@
+"""When a guard lets the next message go, whatever the clocks on the wall do."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.contracts.guard import QuietHours
+
+BERLIN = "Europe/Berlin"
+NIGHT = QuietHours(from_="22:00", to="07:00")
+
+
+def utc(month: int, day: int, hour: int, minute: int = 0) -> datetime:
+    return datetime(2026, month, day, hour, minute, tzinfo=UTC)
+
+
+def test_quiet_hours_include_their_beginning_and_not_their_end() -> None:
+    before = utc(1, 10, 20, 59) + timedelta(seconds=59.999)
+    assert NIGHT.over(before, zone=BERLIN) == before
+    assert NIGHT.over(utc(1, 10, 21), zone=BERLIN) == utc(1, 11, 6)
+    assert NIGHT.over(utc(1, 11, 5, 59), zone=BERLIN) == utc(1, 11, 6)
+    assert NIGHT.over(utc(1, 11, 6), zone=BERLIN) == utc(1, 11, 6)
+
+
+def test_quiet_hours_within_a_day_do_not_go_over_midnight() -> None:
+    lunch = QuietHours(from_="12:00", to="13:30")
+    assert lunch.over(utc(1, 10, 12), zone="UTC") == utc(1, 10, 13, 30)
+    assert lunch.over(utc(1, 10, 23), zone="UTC") == utc(1, 10, 23)
+    assert lunch.over(utc(1, 10, 3), zone="UTC") == utc(1, 10, 3)
+
+
+def test_a_time_zone_of_their_own_comes_before_the_organizations() -> None:
+    hours = QuietHours(from_="22:00", to="07:00", time_zone="Asia/Tokyo")
+    assert hours.over(utc(1, 10, 13), zone=BERLIN) == utc(1, 10, 22)
+    assert hours.over(utc(1, 10, 22), zone=BERLIN) == utc(1, 10, 22)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends"),
+    [
+        # Clocks go forward on the 29th of March at 01:00 UTC, back on the 25th of October.
+        (utc(3, 28, 21), utc(3, 29, 5)),
+        (utc(10, 24, 20), utc(10, 25, 6)),
+    ],
+)
+def test_a_night_in_which_the_clocks_change_ends_when_they_show_its_end(
+    begins: datetime, ends: datetime
+) -> None:
+    assert NIGHT.over(begins, zone=BERLIN) == ends
+    assert NIGHT.over(ends - timedelta(seconds=1), zone=BERLIN) == ends
+    assert NIGHT.over(ends, zone=BERLIN) == ends
+    assert NIGHT.over(begins - timedelta(seconds=1), zone=BERLIN) < begins
+
+
+def test_an_end_that_the_clocks_skip_comes_as_much_later() -> None:
+    hours = QuietHours(from_="22:00", to="02:30")
+    assert hours.over(utc(3, 29, 0, 45), zone=BERLIN) == utc(3, 29, 1, 30)
+
+
+def test_an_end_that_the_clocks_repeat_is_the_second_one() -> None:
+    hours = QuietHours(from_="22:00", to="02:30")
+    for moment in (utc(10, 25, 0, 29), utc(10, 25, 0, 30), utc(10, 25, 1, 29)):
+        assert hours.over(moment, zone=BERLIN) == utc(10, 25, 1, 30)
+
+
+def test_a_beginning_that_the_clocks_repeat_is_the_first_one() -> None:
+    hours = QuietHours(from_="02:30", to="04:00")
+    assert hours.over(utc(10, 25, 0, 30), zone=BERLIN) == utc(10, 25, 3)
+    assert hours.over(utc(10, 25, 1, 10), zone=BERLIN) == utc(10, 25, 3)
+
+
+def test_all_of_a_day_but_a_minute_leaves_that_minute() -> None:
+    hours = QuietHours(from_="00:01", to="00:00")
+    for day in range(365):
+        moment = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(days=day)
+        found = hours.over(moment, zone=BERLIN)
+        assert timedelta(0) < found - moment <= timedelta(days=1)
+        assert hours.over(found, zone=BERLIN) == found
+
+
+def test_the_end_of_quiet_hours_is_never_quiet_itself() -> None:
+    """Through a year, also where clocks move by half an hour or where they are off by one."""
+    for zone in (BERLIN, "Australia/Lord_Howe", "America/St_Johns", "Pacific/Apia"):
+        for begins, ends in (("22:00", "07:00"), ("02:30", "02:15"), ("01:45", "02:30")):
+            hours = QuietHours(from_=begins, to=ends)
+            for quarter in range(0, 4 * 24 * 365, 7):
+                moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=15 * quarter)
+                found = hours.over(moment, zone=zone)
+                assert moment <= found
+                assert hours.over(found, zone=zone) == found
