@@ -180,7 +180,7 @@ async def claim_due(
                 (id, message_id, instance_id, shard, attempt, created_at, published_at, paced_until,
                  paced_by)
             SELECT c.transmission_id, c.id, c.instance_id, c.shard, c.attempts, $3, $3,
-                   least(p.paced_until, $3), p.paced_by
+                   CASE WHEN p.paced_until > $3 THEN $3 ELSE p.paced_until END, p.paced_by
             FROM claimed c
             LEFT JOIN dispatcher.pacing p
                 ON p.instance_id = c.instance_id AND p.paced_until > c.created_at
