@@ -213,7 +213,11 @@ class Dispatching:
     async def _rooms(
         self, connection: HotConnection, able: Sequence[Candidate], *, now: datetime
     ) -> dict[UUID, Room]:
-        limits = [(one.instance_id, limit) for one in able for limit in pacing.limits(one.guard)]
+        limits = [
+            (one.instance_id, limit)
+            for one in able
+            for limit in pacing.limits(one.guard, zone=one.zone, now=now)
+        ]
         used = await claims.usages(connection, limits, now=now) if limits else {}
         share = max(1, CLAIM_LIMIT // max(1, len(able)))
         rooms: dict[UUID, Room] = {}

@@ -40,6 +40,42 @@ class QuietHours(PublicContract):
         return moment
 
 
+class WarmUp(PublicContract):
+    """A new number may not send all that it may send one day: ``from_`` messages on the first day,
+    and each day as much more as makes it the whole limit ``days`` days after ``start``.
+    """
+
+    days: int
+    start: date
+    from_: int = Field(alias="from")
+
+    def limit(self, per_day: int, *, today: date) -> int:
+        """What is left of a limit today; never more than the limit itself, nor less than one."""
+        done = (today - self.start).days
+        if done >= self.days:
+            return per_day
+        grown = (per_day - self.from_) * max(0, done) // self.days
+        return min(per_day, self.from_ + grown)
+
+    def grows_on(self, per_day: int, *, today: date) -> date | None:
+        """The first day after today on which the limit is a higher one."""
+        now = self.limit(per_day, today=today)
+        coming = (self.start + timedelta(days=done) for done in range(1, self.days + 1))
+        return next(
+            (day for day in coming if day > today and self.limit(per_day, today=day) > now), None
+        )
+
+
+def day_of(moment: datetime, *, zone: str) -> date:
+    """What day it is there."""
+    return moment.astimezone(ZoneInfo(zone)).date()
+
+
+def midnight(day: date, *, zone: str) -> datetime:
+    """When a day begins there."""
+    return datetime.combine(day, time(), ZoneInfo(zone)).astimezone(UTC)
+
+
 def _readings(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """A time of day before and after a change of the clocks; nearly always they are the same."""
     local = datetime.combine(day, at, zone)

@@ -282,6 +282,29 @@ async def test_quiet_hours_that_are_taken_away_hold_nothing_any_more(world: Worl
     assert told == NOON + timedelta(minutes=1)
 
 
+async def test_a_number_that_warms_up_sends_more_each_day(world: World) -> None:
+    warm_up = {"days": 2, "start": NOON.date().isoformat(), "from": 1}
+    tenant, instance = await ready(world, guard={"perDay": 5, "warmUp": warm_up})
+    for number in range(12):
+        await a_message_row(world.sql, tenant, instance, text=f"m{number}", chat=f"{number}@x")
+    assert await world.dispatch(instance) == ["m0"]
+    world.clock.move(timedelta(hours=12, seconds=-1))
+    assert await world.dispatch(instance) == []
+    # Three may go in any day from now on, and one went at noon.
+    world.clock.move(timedelta(seconds=1))
+    assert await world.dispatch(instance) == ["m1", "m2"]
+    world.clock.move(timedelta(hours=12))
+    assert await world.dispatch(instance) == ["m3"]
+    # Five in any day: it is warm.
+    world.clock.move(timedelta(hours=12))
+    assert await world.dispatch(instance) == ["m4", "m5", "m6", "m7"]
+    told = await world.sql.fetch(
+        "SELECT paced_until - $1 FROM dispatcher.transmissions ORDER BY created_at", NOON
+    )
+    hours = [None if row[0] is None else row[0] // timedelta(hours=1) for row in told]
+    assert hours == [None, 12, 12, 24, 36, 36, 36, 36]
+
+
 async def test_an_instance_that_is_not_ready_sends_nothing_until_it_is(world: World) -> None:
     tenant, instance = await ready(world, status="connecting")
     await a_message_row(world.sql, tenant, instance, text="later")

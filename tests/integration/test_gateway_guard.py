@@ -228,3 +228,42 @@ async def test_quiet_hours_that_are_none_are_refused(
     refused = await put(ada, instance, quietHours=wrong)
     assert (refused.status, refused.code) == (422, "VALIDATION_FAILED")
     assert "quietHours" in next(iter(refused.body["error"]["data"]["fields"]))
+
+
+async def test_a_warm_up_begins_today_and_shows_what_it_leaves_of_a_day(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    today = gateway.clock.now().date()
+    changed = await put(ada, instance, warmUp={"days": 10, "from": 100})
+    warm_up = {"days": 10, "start": today.isoformat(), "from": 100}
+    assert changed.data["warmUp"] == warm_up
+    assert (await stored(gateway, instance))["warmUp"] == warm_up
+    path = f"/api/instances/{instance}/guard"
+    shown = (await ada.get(path)).data
+    assert (shown["perDay"], shown["warmUp"]) == (1000, warm_up)
+    assert shown["usage"]["perDay"] == {"used": 0, "limit": 100, "remaining": 100}
+    begun = (today - timedelta(days=5)).isoformat()
+    await put(ada, instance, warmUp={"days": 10, "start": begun, "from": 100})
+    assert (await ada.get(path)).data["usage"]["perDay"]["limit"] == 550
+    await put(ada, instance, warmUp=None)
+    assert (await ada.get(path)).data["usage"]["perDay"]["limit"] == 1000
+    assert "warmUp" not in await stored(gateway, instance)
+
+
+async def test_a_warm_up_needs_a_limit_to_grow_to(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    for wrong in (
+        {"days": 0, "from": 1},
+        {"days": 61, "from": 1},
+        {"days": 1, "from": 0},
+        {"days": 1, "from": 1, "start": "0001-01-01"},
+        {"days": 1, "from": 1, "start": "9999-12-31"},
+    ):
+        assert (await put(ada, instance, warmUp=wrong)).status == 422
+    refused = await put(ada, instance, warmUp={"days": 1, "from": 1}, perDay=0)
+    assert list(refused.body["error"]["data"]["fields"]) == ["warmUp"]
+    assert (await put(ada, instance, warmUp={"days": 1, "from": 1})).status == 200
+    refused = await put(ada, instance, perDay=0)
+    assert list(refused.body["error"]["data"]["fields"]) == ["perDay"]
+    assert (await put(ada, instance, perDay=0, warmUp=None)).status == 200

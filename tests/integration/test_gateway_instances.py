@@ -280,6 +280,7 @@ async def test_limits_are_changed_and_their_use_is_told(gateway: Gateway) -> Non
         "perHour": 0,
         "perDay": 10,
         "quietHours": None,
+        "warmUp": None,
         "proxy": None,
         "deviceName": None,
     }

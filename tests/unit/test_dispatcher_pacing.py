@@ -72,7 +72,7 @@ def test_what_whatsapp_said_comes_before_every_limit() -> None:
 
 def test_a_limit_of_zero_is_no_limit() -> None:
     guard = {"perMinute": 20, "perHour": 0, "perDay": 1000, "typing": True}
-    assert limits(guard) == (Limit(20, MINUTE), Limit(1000, DAY))
+    assert limits(guard, zone="UTC", now=NOON) == (Limit(20, MINUTE), Limit(1000, DAY))
 
 
 def test_quiet_hours_leave_no_room_and_name_their_end() -> None:
@@ -97,3 +97,22 @@ def test_quiet_hours_are_the_organizations_unless_they_name_a_time_zone() -> Non
     assert quiet({"quietHours": hours}, zone="Asia/Tokyo").over(NOON) == NOON
     assert quiet({"quietHours": named}, zone="UTC").over(NOON) == NOON
     assert quiet({"perMinute": 1}, zone="UTC").over(NOON) == NOON
+
+
+def test_a_warm_up_reduces_the_limit_of_a_day_alone_until_it_is_over() -> None:
+    warm_up = {"days": 10, "start": NOON.date().isoformat(), "from": 100}
+    guard = {"perMinute": 20, "perHour": 200, "perDay": 1000, "warmUp": warm_up}
+    tomorrow = NOON + timedelta(hours=12)
+    minute, hour, day = limits(guard, zone="UTC", now=NOON)
+    assert (minute, hour) == (Limit(20, MINUTE), Limit(200, HOUR))
+    assert day == Limit(100, DAY, grows_at=tomorrow)
+    assert limits(guard, zone="UTC", now=tomorrow)[2].count == 190
+    assert limits(guard, zone="UTC", now=NOON + 10 * DAY)[2] == Limit(1000, DAY)
+    # There it is tomorrow already.
+    assert limits(guard, zone="Pacific/Kiritimati", now=NOON)[2].count == 190
+
+
+def test_a_day_that_is_full_opens_when_its_limit_grows_if_that_comes_first() -> None:
+    limit = Limit(100, DAY, grows_at=NOON + timedelta(hours=12))
+    assert free(Usage(limit, 100, NOON)) == (0, NOON + timedelta(hours=12))
+    assert free(Usage(limit, 100, NOON - timedelta(hours=20))) == (0, NOON + timedelta(hours=4))

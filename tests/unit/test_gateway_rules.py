@@ -18,7 +18,7 @@ from services.gateway.domain.plans import PLANS, month_at
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
 from services.gateway.domain.rooms import rooms_of, rooms_of_event
-from shared.contracts.guard import QuietHours
+from shared.contracts.guard import QuietHours, WarmUp
 from shared.ids import new_id
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -173,6 +173,16 @@ def test_a_slot_in_quiet_hours_is_at_their_end() -> None:
     assert slot({"perHour": Used(1, None)}, guard) == NOW
     assert slot(hour) == NOW + timedelta(minutes=45)
     assert slot(hour, guard) == ends
+
+
+def test_a_full_day_of_a_warm_up_has_room_when_its_limit_grows() -> None:
+    guard = Guard(per_day=100, warm_up=WarmUp(days=4, start=NOW.date(), from_=20))
+    assert guard.limits(today=NOW.date())["perDay"] == 20
+    tomorrow = NOW + timedelta(hours=12)
+    assert slot({"perDay": Used(20, NOW)}, guard) == tomorrow
+    assert slot({"perDay": Used(20, NOW - timedelta(hours=23))}, guard) == NOW + timedelta(hours=1)
+    # It was set after so much had gone out that tomorrow's limit is used up as well.
+    assert slot({"perDay": Used(40, NOW)}, guard) == NOW + timedelta(days=1)
 
 
 def test_a_month_is_the_calendars_in_the_zone() -> None:

@@ -1,10 +1,10 @@
 """When a guard lets the next message go, whatever the clocks on the wall do."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from shared.contracts.guard import QuietHours
+from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
 
 BERLIN = "Europe/Berlin"
 NIGHT = QuietHours(from_="22:00", to="07:00")
@@ -88,3 +88,41 @@ def test_the_end_of_quiet_hours_is_never_quiet_itself() -> None:
                 found = hours.over(moment, zone=zone)
                 assert moment <= found
                 assert hours.over(found, zone=zone) == found
+
+
+def test_a_warm_up_grows_in_equal_steps_to_the_whole_limit() -> None:
+    warm_up = WarmUp(days=4, start=date(2026, 3, 1), from_=20)
+    found = [warm_up.limit(100, today=date(2026, 3, day)) for day in (1, 2, 3, 4, 5, 6)]
+    assert found == [20, 40, 60, 80, 100, 100]
+    assert warm_up.limit(100, today=date(2026, 2, 1)) == 20
+    assert warm_up.limit(100, today=date(2036, 2, 1)) == 100
+
+
+@pytest.mark.parametrize(("per_day", "first"), [(1000, 1), (7, 3), (3, 7), (1, 1), (1_000_000, 9)])
+@pytest.mark.parametrize("days", [1, 3, 60])
+def test_a_warm_up_never_shrinks_and_never_raises_a_limit(
+    days: int, per_day: int, first: int
+) -> None:
+    start = date(2026, 3, 1)
+    warm_up = WarmUp(days=days, start=start, from_=first)
+    found = [
+        warm_up.limit(per_day, today=start + timedelta(days=day)) for day in range(-2, days + 2)
+    ]
+    assert found == sorted(found)
+    assert found[0] == min(first, per_day)
+    assert found[-1] == per_day
+
+
+def test_the_day_on_which_a_limit_grows_is_the_first_with_a_higher_one() -> None:
+    slow = WarmUp(days=10, start=date(2026, 3, 1), from_=1)
+    assert slow.grows_on(3, today=date(2026, 3, 1)) == date(2026, 3, 6)
+    assert slow.grows_on(3, today=date(2026, 3, 6)) == date(2026, 3, 11)
+    assert slow.grows_on(3, today=date(2026, 3, 11)) is None
+    assert slow.grows_on(3, today=date(2026, 2, 1)) == date(2026, 3, 6)
+    assert slow.grows_on(1, today=date(2026, 3, 1)) is None
+
+
+def test_a_day_begins_at_midnight_there() -> None:
+    assert day_of(utc(3, 28, 23), zone=BERLIN) == date(2026, 3, 29)
+    assert midnight(date(2026, 3, 29), zone=BERLIN) == utc(3, 28, 23)
+    assert midnight(date(2026, 3, 30), zone=BERLIN) == utc(3, 29, 22)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from shared.contracts.guard import QuietHours
+from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
@@ -18,10 +18,11 @@ WINDOWS: Final[Mapping[str, timedelta]] = {"perMinute": MINUTE, "perHour": HOUR,
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most ``count`` transmissions in any ``span``."""
+    """At most ``count`` transmissions in any ``span``; more of them from ``grows_at`` on."""
 
     count: int
     span: timedelta
+    grows_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +76,27 @@ def quiet(guard: Mapping[str, object], *, zone: str) -> Quiet:
     return Quiet(None if hours is None else QuietHours.model_validate(hours), zone)
 
 
-def limits(guard: Mapping[str, object]) -> tuple[Limit, ...]:
-    """The limits that an instance's guard sets."""
+def limits(guard: Mapping[str, object], *, zone: str, now: datetime) -> tuple[Limit, ...]:
+    """The limits that an instance's guard sets; ``zone`` is its organization's."""
     found = []
     for name, span in WINDOWS.items():
         count = guard.get(name)
         if isinstance(count, int) and count > 0:
-            found.append(Limit(count, span))
+            limit = Limit(count, span)
+            warm_up = guard.get("warmUp") if span == DAY else None
+            found.append(limit if warm_up is None else _warmed(limit, warm_up, zone=zone, now=now))
     return tuple(found)
+
+
+def _warmed(limit: Limit, warm_up: object, *, zone: str, now: datetime) -> Limit:
+    rule = WarmUp.model_validate(warm_up)
+    today = day_of(now, zone=zone)
+    grows_on = rule.grows_on(limit.count, today=today)
+    return Limit(
+        rule.limit(limit.count, today=today),
+        limit.span,
+        None if grows_on is None else midnight(grows_on, zone=zone),
+    )
 
 
 def room(
@@ -114,5 +128,11 @@ def _held(usages: Sequence[Usage], *, throttled_until: datetime | None, now: dat
     full = [usage for usage in usages if usage.used >= usage.limit.count]
     if not full:
         return Room(0)
-    slots = [usage.oldest + usage.limit.span for usage in full if usage.oldest is not None]
-    return Room(0, max(slots, default=now), Cause.LIMITS)
+    return Room(0, max(_opens(usage, now=now) for usage in full), Cause.LIMITS)
+
+
+def _opens(usage: Usage, *, now: datetime) -> datetime:
+    """When a full window has room again: its oldest leaves it, or the limit grows before."""
+    leaves = now if usage.oldest is None else usage.oldest + usage.limit.span
+    grows_at = usage.limit.grows_at
+    return leaves if grows_at is None else min(leaves, grows_at)

@@ -1,5 +1,7 @@
 """The limits that protect an instance's number, and how it connects."""
 
+from datetime import date
+
 from aiohttp import web
 
 from services.gateway.api.auditing import note
@@ -19,6 +21,7 @@ from services.gateway.store import guards, instances
 from services.gateway.store.instances import Instance
 from shared.clock import Clock
 from shared.contracts.capabilities import Capability
+from shared.contracts.guard import day_of
 from shared.db.database import Database
 from shared.security.egress import EgressPolicy, UrlRefused
 from shared.security.sealing import KeyRing, proxy_place, seal_text
@@ -49,11 +52,12 @@ class Guards:
         async with self._database.tx() as tx:
             instance = await instance_in_path(tx, request)
             guard = Guard.model_validate(instance.guard)
-            used = await guards.used(tx, instance.id, guard.limits, now=now)
-            held_until = await guards.held_until(tx, instance.id)
             zone = await guards.zone(tx, instance.tenant_id)
+            limits = guard.limits(today=day_of(now, zone=zone))
+            used = await guards.used(tx, instance.id, limits, now=now)
+            held_until = await guards.held_until(tx, instance.id)
         windows = {}
-        for name, limit in guard.limits.items():
+        for name, limit in limits.items():
             usage = usage_of(limit, used[name].count)
             windows[name] = WindowView(
                 used=usage.used, limit=usage.limit, remaining=usage.remaining
@@ -79,7 +83,12 @@ class Guards:
             if body.proxy is not None or body.device_name is not None:
                 require(instance.engine, capabilities(instance.engine), Capability.PROXY)
             guard = Guard.model_validate(instance.guard)
-            changed = guard.model_copy(update=self._changes(instance, body))
+            zone = await guards.zone(tx, instance.tenant_id)
+            today = day_of(self._clock.now(), zone=zone)
+            changed = guard.model_copy(update=self._changes(instance, body, today=today))
+            if changed.warm_up is not None and not changed.per_day:
+                field = "perDay" if body.warm_up is None else "warmUp"
+                raise invalid({field: "a warm-up needs a limit perDay that it grows to"})
             await instances.change(tx, instance.id, {"guard": changed.stored}, now=None)
             await note(
                 tx,
@@ -91,8 +100,8 @@ class Guards:
             )
         return respond(GuardView.of(changed))
 
-    def _changes(self, instance: Instance, body: GuardChange) -> dict[str, object]:
-        changes = body.changes
+    def _changes(self, instance: Instance, body: GuardChange, *, today: date) -> dict[str, object]:
+        changes = body.changes(today=today)
         if "proxy" in changes:
             url = None if body.proxy is None else body.proxy.get_secret_value()
             place = proxy_place(instance.tenant_id, instance.id)

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from shared.contracts.guard import QuietHours
+from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
 
 _MOST: Final = 1_000_000
 
@@ -18,7 +18,7 @@ class Guard(BaseModel):
 
     ``proxy`` is the URL by which the instance connects, sealed, since it may hold a password;
     ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it. Nothing
-    goes out in ``quiet_hours``.
+    goes out in ``quiet_hours``; while there is a ``warm_up``, it reduces the limit of a day.
     """
 
     model_config = ConfigDict(
@@ -29,17 +29,18 @@ class Guard(BaseModel):
     per_hour: int = Field(default=200, ge=0, le=_MOST)
     per_day: int = Field(default=1000, ge=0, le=_MOST)
     quiet_hours: QuietHours | None = None
+    warm_up: WarmUp | None = None
     proxy: str | None = Field(default=None, repr=False)
     proxy_shown: str | None = None
     device_name: str | None = None
 
-    @property
-    def limits(self) -> dict[str, int]:
-        """The limits, by the names of their windows."""
+    def limits(self, *, today: date) -> dict[str, int]:
+        """What the limits are on a day of the organization's, by the names of their windows."""
+        warm_up, per_day = self.warm_up, self.per_day
         return {
             "perMinute": self.per_minute,
             "perHour": self.per_hour,
-            "perDay": self.per_day,
+            "perDay": per_day if warm_up is None else warm_up.limit(per_day, today=today),
         }
 
     @property
@@ -94,7 +95,7 @@ def next_slot(
     organization's.
     """
     slots = [
-        window.deciding + WINDOWS[name]
+        _opens(guard, name, window, window.deciding + WINDOWS[name], zone=zone, now=now)
         for name, window in used.items()
         if window.deciding is not None
     ]
@@ -102,3 +103,15 @@ def next_slot(
         slots.append(held_until)
     slot = max([now, *slots])
     return slot if guard.quiet_hours is None else guard.quiet_hours.over(slot, zone=zone)
+
+
+def _opens(
+    guard: Guard, name: str, window: Used, leaves: datetime, *, zone: str, now: datetime
+) -> datetime:
+    """When a full window has room: one ``leaves`` it, or a warm-up lets the limit grow before."""
+    if name != "perDay" or guard.warm_up is None:
+        return leaves
+    day = guard.warm_up.grows_on(guard.per_day, today=day_of(now, zone=zone))
+    if day is None or window.count >= guard.warm_up.limit(guard.per_day, today=day):
+        return leaves
+    return min(leaves, midnight(day, zone=zone))

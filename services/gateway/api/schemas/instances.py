@@ -1,5 +1,6 @@
 """Instances, their connections, limits and keys."""
 
+from datetime import date
 from typing import Annotated, Final, Self
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from services.gateway.domain.proxies import checked, masked
 from services.gateway.store.instances import Instance
 from services.gateway.store.keys import InstanceKey
 from shared.contracts.events import InstanceStatusName
-from shared.contracts.guard import QuietHours
+from shared.contracts.guard import QuietHours, WarmUp
 from shared.web.schemas import ApiModel, ApiView, Instant
 
 EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
@@ -30,13 +31,20 @@ KEY_DAYS_AT_MOST: Final = 3650
 
 _LIMITS: Final = {"per_minute", "per_hour", "per_day"}
 # What may be taken away by null.
-_WISHES: Final = {"quiet_hours", "proxy", "device_name"}
+_WISHES: Final = {"quiet_hours", "warm_up", "proxy", "device_name"}
 
 
 def _printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be printable characters")
     return value
+
+
+def _near(day: date) -> date:
+    # At the ends of the calendar no day comes before or after.
+    if not 2000 <= day.year < 3000:
+        raise ValueError("is in another millennium")
+    return day
 
 
 def _proxy(value: SecretStr) -> SecretStr:
@@ -173,7 +181,6 @@ class QuietHoursChange(ApiModel):
             raise ValueError("begin when they end; that would be never, or always")
         return self
 
-    @property
     def kept(self) -> QuietHours:
         """What a guard keeps of it."""
         return QuietHours(from_=self.from_, to=self.to, time_zone=self.time_zone)
@@ -191,6 +198,39 @@ class QuietHoursView(ApiView):
         return cls(from_=hours.from_, to=hours.to, time_zone=hours.time_zone)
 
 
+class WarmUpChange(ApiModel):
+    """A new number sends little at first: the limit of a day grows to `perDay` in equal steps."""
+
+    days: int = Field(ge=1, le=60, description="After so many days it is `perDay`.", examples=[14])
+    start: Annotated[date, AfterValidator(_near)] | None = Field(
+        default=None,
+        description="The first day, in the organization's time zone; today unless named.",
+    )
+    from_: int = Field(
+        alias="from",
+        ge=1,
+        le=1_000_000,
+        description="So many on the first day, and before it.",
+        examples=[20],
+    )
+
+    def kept(self, *, today: date) -> WarmUp:
+        """What a guard keeps of it."""
+        return WarmUp(days=self.days, start=self.start or today, from_=self.from_)
+
+
+class WarmUpView(ApiView):
+    """A warm-up, with the day on which it began or begins."""
+
+    days: int = Field(examples=[14])
+    start: date
+    from_: int = Field(alias="from", examples=[20])
+
+    @classmethod
+    def of(cls, warm_up: WarmUp) -> "WarmUpView":
+        return cls(days=warm_up.days, start=warm_up.start, from_=warm_up.from_)
+
+
 class GuardChange(ApiModel):
     """What is to change; what is left out stays. A limit of zero: none. All else is taken away by
     null. A proxy and a device name count from the next connect or restart on.
@@ -200,6 +240,7 @@ class GuardChange(ApiModel):
     per_hour: int | None = Field(default=None, ge=0, le=1_000_000, examples=[200])
     per_day: int | None = Field(default=None, ge=0, le=1_000_000, examples=[1000])
     quiet_hours: QuietHoursChange | None = None
+    warm_up: WarmUpChange | None = None
     proxy: ProxyUrl | None = Field(
         default=None, description="By what it connects; credentials are never shown again."
     )
@@ -213,14 +254,14 @@ class GuardChange(ApiModel):
         examples=["Waypost"],
     )
 
-    @property
-    def changes(self) -> dict[str, object]:
-        """What changes, by the fields of a guard."""
+    def changes(self, *, today: date) -> dict[str, object]:
+        """What changes, by the fields of a guard; ``today`` is the organization's."""
         limits = self.model_dump(include=_LIMITS, exclude_none=True)
-        wishes: dict[str, object] = {}
-        for name in _WISHES & self.model_fields_set:
-            value = getattr(self, name)
-            wishes[name] = value.kept if isinstance(value, QuietHoursChange) else value
+        wishes = {name: getattr(self, name) for name in _WISHES & self.model_fields_set}
+        if self.quiet_hours is not None:
+            wishes["quiet_hours"] = self.quiet_hours.kept()
+        if self.warm_up is not None:
+            wishes["warm_up"] = self.warm_up.kept(today=today)
         return limits | wishes
 
 
@@ -233,7 +274,9 @@ class WindowView(ApiView):
 
 
 class GuardUsage(ApiView):
-    """What of the limits is used, and when the next message may go out."""
+    """What of the limits is used, and when the next message may go out. The limit of a day is what
+    a warm-up leaves of it today.
+    """
 
     per_minute: WindowView
     per_hour: WindowView
@@ -248,6 +291,7 @@ class GuardView(ApiView):
     per_hour: int
     per_day: int
     quiet_hours: QuietHoursView | None
+    warm_up: WarmUpView | None
     proxy: str | None = Field(examples=["socks5://***@proxy.example.com:1080"])
     device_name: str | None = Field(examples=["Waypost"])
 
@@ -258,6 +302,7 @@ class GuardView(ApiView):
             per_hour=guard.per_hour,
             per_day=guard.per_day,
             quiet_hours=QuietHoursView.of(guard.quiet_hours) if guard.quiet_hours else None,
+            warm_up=WarmUpView.of(guard.warm_up) if guard.warm_up else None,
             # Sealed or not, only what may be seen of it is shown.
             proxy=guard.proxy_shown or (None if guard.proxy is None else masked(guard.proxy)),
             device_name=guard.device_name,
