@@ -219,14 +219,21 @@ class Dispatching:
             for limit in pacing.limits(one.guard, zone=one.zone, now=now)
         ]
         used = await claims.usages(connection, limits, now=now) if limits else {}
+        pauses = {one.instance_id: pacing.pauses(one.guard) for one in able}
+        pausing = [instance for instance, wanted in pauses.items() if wanted is not None]
+        last = await claims.last_transmissions(connection, pausing) if pausing else {}
         share = max(1, CLAIM_LIMIT // max(1, len(able)))
         rooms: dict[UUID, Room] = {}
         for one in able:
             room = pacing.room(
                 used.get(one.instance_id, ()),
                 in_flight=one.in_flight,
-                at_most_in_flight=AT_MOST_IN_FLIGHT,
+                # A pause begins when what is in flight has ended.
+                at_most_in_flight=AT_MOST_IN_FLIGHT if pauses[one.instance_id] is None else 1,
                 throttled_until=one.throttled_until,
+                paused_until=pacing.paused_until(
+                    pauses[one.instance_id], last.get(one.instance_id)
+                ),
                 quiet=pacing.quiet(one.guard, zone=one.zone),
                 now=now,
             )

@@ -3,6 +3,7 @@ tells of it. Pure: time and chance come in as arguments.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from pydantic import Field
@@ -64,6 +65,27 @@ class WarmUp(PublicContract):
         return next(
             (day for day in coming if day > today and self.limit(per_day, today=day) > now), None
         )
+
+
+class Pauses(PublicContract):
+    """Between the end of one transmission and the next at least a pause, of ``min`` to ``max``
+    seconds.
+    """
+
+    min: int
+    max: int
+
+    def after(self, chance: float) -> timedelta:
+        """The pause that ``chance``, from 0 to 1, makes of it."""
+        return timedelta(seconds=self.min + (self.max - self.min) * chance)
+
+
+def chance_of(transmission_id: UUID) -> float:
+    """A transmission's own number from 0 to 1, below 1: random as its id is, and the same for
+    everybody who asks, so that no replica takes a pause for shorter than another does.
+    """
+    # The bits above these say of which version the id is.
+    return (transmission_id.int & ((1 << 48) - 1)) / (1 << 48)
 
 
 def day_of(moment: datetime, *, zone: str) -> date:

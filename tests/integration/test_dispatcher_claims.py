@@ -1,6 +1,7 @@
 """Which messages the dispatcher claims, in what order, and what happens when something is lost."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -18,6 +19,7 @@ from services.dispatcher.store import claims
 from shared.broker.memory import MemoryBroker
 from shared.broker.port import Incoming, Outcome, Subscription
 from shared.contracts.commands import Receipt, Transmission, TransmissionOutcome, Transmit
+from shared.contracts.guard import Pauses, chance_of
 from shared.db.database import Database
 from shared.messaging.contents import seal
 from shared.messaging.outbox import Relay
@@ -43,6 +45,7 @@ class World:
     def __init__(self, database: Database, sql: asyncpg.Connection, broker: MemoryBroker) -> None:
         self.database = database
         self.sql = sql
+        self.broker = broker
         self.clock = HandClock()
         self.pause = Pause()
         self.transmitted: list[Transmission] = []
@@ -303,6 +306,53 @@ async def test_a_number_that_warms_up_sends_more_each_day(world: World) -> None:
     )
     hours = [None if row[0] is None else row[0] // timedelta(hours=1) for row in told]
     assert hours == [None, 12, 12, 24, 36, 36, 36, 36]
+
+
+async def test_between_two_messages_there_is_a_pause(world: World) -> None:
+    tenant, instance = await ready(world, guard={"pauses": {"min": 10, "max": 10}})
+    for text in ("first", "second"):
+        await a_message_row(world.sql, tenant, instance, text=text, chat=f"{text}@x")
+    assert await world.dispatch(instance) == ["first"]
+    # However long it takes: a pause begins when it has ended.
+    world.clock.move(timedelta(minutes=1))
+    assert await world.dispatch(instance) == []
+    await world.settle(TransmissionOutcome.ACCEPTED)
+    world.clock.move(timedelta(seconds=9))
+    assert await world.dispatch(instance) == []
+    world.clock.move(timedelta(seconds=1))
+    assert await world.dispatch(instance) == ["second"]
+    causes = await world.sql.fetch(
+        "SELECT paced_by FROM dispatcher.transmissions ORDER BY created_at"
+    )
+    assert [row[0] for row in causes] == [None, "pauses"]
+
+
+async def test_two_dispatchers_keep_limits_and_pauses_together(
+    world: World, database_url: str
+) -> None:
+    wanted = Pauses(min=3, max=9)
+    guard = {"perMinute": 6, "pauses": wanted.model_dump()}
+    tenant, instance = await ready(world, guard=guard)
+    for number in range(20):
+        await a_message_row(world.sql, tenant, instance, chat=f"{number}@x")
+    async with Database.open(database_url, role="waypost_dispatcher") as database:
+        other = World(database, world.sql, world.broker)
+        for _ in range(150):
+            await asyncio.gather(world.dispatch(instance), other.dispatch(instance))
+            await world.settle(TransmissionOutcome.ACCEPTED)
+            for clock in (world.clock, other.clock):
+                clock.move(timedelta(seconds=1))
+    rows = await world.sql.fetch(
+        "SELECT id, created_at FROM dispatcher.transmissions ORDER BY created_at"
+    )
+    assert len(rows) > 10
+    for before, after in itertools.pairwise(rows):
+        pause = wanted.after(chance_of(before["id"]))
+        assert after["created_at"] - before["created_at"] >= pause
+    times = [row["created_at"] for row in rows]
+    # The sixth after any one is out of its minute.
+    for time, later in zip(times, times[6:], strict=False):
+        assert later - time >= timedelta(minutes=1)
 
 
 async def test_an_instance_that_is_not_ready_sends_nothing_until_it_is(world: World) -> None:

@@ -10,6 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
+
+
+from shared.ids import new_id
 from shared.security.sealing import open_text, proxy_place
 from tests.support.builders import an_instance as a_row
 from tests.support.builders import an_organization
@@ -267,3 +270,28 @@ async def test_a_warm_up_needs_a_limit_to_grow_to(gateway: Gateway) -> None:
     refused = await put(ada, instance, perDay=0)
     assert list(refused.body["error"]["data"]["fields"]) == ["perDay"]
     assert (await put(ada, instance, perDay=0, warmUp=None)).status == 200
+
+
+async def test_pauses_are_told_with_the_slot_after_the_last_one(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    for wrong in ({"min": 2, "max": 1}, {"min": 0, "max": 301}, {"min": -1, "max": 1}, {"min": 1}):
+        assert (await put(ada, instance, pauses=wrong)).status == 422
+    pauses = {"min": 60, "max": 60}
+    assert (await put(ada, instance, pauses=pauses)).data["pauses"] == pauses
+    assert (await stored(gateway, instance))["pauses"] == pauses
+    now = gateway.clock.now()
+    await gateway.sql.execute(
+        "INSERT INTO dispatcher.transmissions (id, message_id, instance_id, shard, attempt,"
+        " created_at, published_at, outcome, settled_at)"
+        " VALUES ($1, $1, $2, 7, 1, $3, $3, 'accepted', $3)",
+        new_id(),
+        UUID(instance),
+        now,
+    )
+    shown = (await ada.get(f"/api/instances/{instance}/guard")).data
+    assert shown["pauses"] == pauses
+    expected = now + timedelta(seconds=60)
+    assert shown["usage"]["nextSlotAt"][:19] == expected.isoformat()[:19]
+    assert (await put(ada, instance, pauses=None)).data["pauses"] is None
+    assert "pauses" not in await stored(gateway, instance)

@@ -281,6 +281,7 @@ async def test_limits_are_changed_and_their_use_is_told(gateway: Gateway) -> Non
         "perDay": 10,
         "quietHours": None,
         "warmUp": None,
+        "pauses": None,
         "proxy": None,
         "deviceName": None,
     }

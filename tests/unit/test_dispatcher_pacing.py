@@ -1,17 +1,21 @@
 """How many may go now, and when the next may."""
 
 from datetime import timedelta
+from uuid import UUID
 
 from services.dispatcher.domain.pacing import (
     DAY,
     HOUR,
     MINUTE,
     Cause,
+    Last,
     Limit,
     Quiet,
     Room,
     Usage,
     limits,
+    paused_until,
+    pauses,
     quiet,
     room,
 )
@@ -23,6 +27,7 @@ def room_at_noon(
     *usages: Usage,
     in_flight: int = 0,
     throttled: timedelta | None = None,
+    paused: timedelta | None = None,
     hours: QuietHours | None = None,
 ) -> Room:
     """The room at noon."""
@@ -31,6 +36,7 @@ def room_at_noon(
         in_flight=in_flight,
         at_most_in_flight=100,
         throttled_until=None if throttled is None else NOON + throttled,
+        paused_until=None if paused is None else NOON + paused,
         quiet=Quiet(hours, "UTC"),
         now=NOON,
     )
@@ -116,3 +122,21 @@ def test_a_day_that_is_full_opens_when_its_limit_grows_if_that_comes_first() -> 
     limit = Limit(100, DAY, grows_at=NOON + timedelta(hours=12))
     assert free(Usage(limit, 100, NOON)) == (0, NOON + timedelta(hours=12))
     assert free(Usage(limit, 100, NOON - timedelta(hours=20))) == (0, NOON + timedelta(hours=4))
+
+
+def test_a_pause_leaves_no_room_until_it_is_over() -> None:
+    assert room_at_noon(paused=MINUTE) == Room(0, NOON + MINUTE, Cause.PAUSES)
+    assert room_at_noon(paused=timedelta(0)).count == 100
+    # Of all that holds an instance back, the last to end is told.
+    usage = Usage(Limit(1, HOUR), 1, NOON)
+    assert room_at_noon(usage, paused=MINUTE) == Room(0, NOON + HOUR, Cause.LIMITS)
+    night = QuietHours(from_="12:01", to="13:00")
+    assert room_at_noon(paused=MINUTE, hours=night).next_slot == NOON + HOUR
+
+
+def test_a_pause_follows_the_newest_transmission_if_the_guard_wants_any() -> None:
+    wanted = pauses({"pauses": {"min": 10, "max": 20}})
+    last = Last(UUID("8f14e45f-ceea-467f-9a1e-800000000000"), NOON)
+    assert paused_until(wanted, last) == NOON + timedelta(seconds=15)
+    assert paused_until(wanted, None) is None
+    assert paused_until(pauses({"perMinute": 1}), last) is None

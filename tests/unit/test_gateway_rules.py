@@ -11,14 +11,14 @@ from pydantic import SecretStr, ValidationError
 from services.gateway.domain import engines
 from services.gateway.domain.engines import ENGINES, Engine, EngineSettings, SandboxSettings
 from services.gateway.domain.event_names import UnknownEventName, checked, selection
-from services.gateway.domain.guard import Guard, Used, WindowUsage, next_slot, usage_of
+from services.gateway.domain.guard import Guard, Last, Used, WindowUsage, next_slot, usage_of
 from services.gateway.domain.media_types import preferred
 from services.gateway.domain.periods import calendar, days
 from services.gateway.domain.plans import PLANS, month_at
 from services.gateway.domain.principal import Scope
 from services.gateway.domain.readiness import not_ready, takes_messages, was_paired
 from services.gateway.domain.rooms import rooms_of, rooms_of_event
-from shared.contracts.guard import QuietHours, WarmUp
+from shared.contracts.guard import Pauses, QuietHours, WarmUp
 from shared.ids import new_id
 
 NOW = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -147,9 +147,13 @@ def test_usage_of_a_limit_never_shows_less_than_nothing_left() -> None:
 
 
 def slot(
-    used: Mapping[str, Used], guard: Guard | None = None, *, held_until: datetime | None = None
+    used: Mapping[str, Used],
+    guard: Guard | None = None,
+    *,
+    last: Last | None = None,
+    held_until: datetime | None = None,
 ) -> datetime:
-    return next_slot(guard or Guard(), used, held_until=held_until, zone="UTC", now=NOW)
+    return next_slot(guard or Guard(), used, last=last, held_until=held_until, zone="UTC", now=NOW)
 
 
 def test_the_next_slot_is_when_every_full_window_has_room_again() -> None:
@@ -183,6 +187,16 @@ def test_a_full_day_of_a_warm_up_has_room_when_its_limit_grows() -> None:
     assert slot({"perDay": Used(20, NOW - timedelta(hours=23))}, guard) == NOW + timedelta(hours=1)
     # It was set after so much had gone out that tomorrow's limit is used up as well.
     assert slot({"perDay": Used(40, NOW)}, guard) == NOW + timedelta(days=1)
+
+
+def test_the_next_slot_is_after_the_pause_that_follows_the_last_message() -> None:
+    guard = Guard(pauses=Pauses(min=60, max=60))
+    last = Last(new_id(), NOW - timedelta(seconds=10))
+    assert slot({}, last=last) == NOW
+    assert slot({}, guard) == NOW
+    assert slot({}, guard, last=last) == NOW + timedelta(seconds=50)
+    assert slot({}, guard, last=Last(last.id, None)) == NOW + timedelta(seconds=60)
+    assert slot({}, guard, last=Last(last.id, NOW - timedelta(hours=1))) == NOW
 
 
 def test_a_month_is_the_calendars_in_the_zone() -> None:

@@ -1,10 +1,11 @@
 """When a guard lets the next message go, whatever the clocks on the wall do."""
 
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
-from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
+from shared.contracts.guard import Pauses, QuietHours, WarmUp, chance_of, day_of, midnight
 
 BERLIN = "Europe/Berlin"
 NIGHT = QuietHours(from_="22:00", to="07:00")
@@ -126,3 +127,20 @@ def test_a_day_begins_at_midnight_there() -> None:
     assert day_of(utc(3, 28, 23), zone=BERLIN) == date(2026, 3, 29)
     assert midnight(date(2026, 3, 29), zone=BERLIN) == utc(3, 28, 23)
     assert midnight(date(2026, 3, 30), zone=BERLIN) == utc(3, 29, 22)
+
+
+def test_a_pause_lies_between_its_bounds_as_chance_has_it() -> None:
+    pauses = Pauses(min=2, max=8)
+    assert pauses.after(0.0) == timedelta(seconds=2)
+    assert pauses.after(0.5) == timedelta(seconds=5)
+    assert pauses.after(1.0) == timedelta(seconds=8)
+    assert Pauses(min=3, max=3).after(0.7) == timedelta(seconds=3)
+
+
+def test_the_chance_of_a_transmission_is_its_own_and_lies_anywhere() -> None:
+    one = UUID("8f14e45f-ceea-467f-9a1e-800000000000")
+    assert chance_of(one) == 0.5
+    found = [chance_of(uuid4()) for _ in range(1000)]
+    assert 0 <= min(found) < 0.1
+    assert 0.9 < max(found) < 1
+    assert len(set(found)) == 1000

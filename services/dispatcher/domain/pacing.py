@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
-from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
+from shared.contracts.guard import Pauses, QuietHours, WarmUp, chance_of, day_of, midnight
 
 MINUTE: Final = timedelta(minutes=1)
 HOUR: Final = timedelta(hours=1)
@@ -44,6 +45,7 @@ class Cause(StrEnum):
     LIMITS = "limits"
     WHATSAPP = "whatsapp"
     QUIET_HOURS = "quiet_hours"
+    PAUSES = "pauses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +101,39 @@ def _warmed(limit: Limit, warm_up: object, *, zone: str, now: datetime) -> Limit
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The newest transmission of an instance, and when it ended or, while it has not, began."""
+
+    id: UUID
+    at: datetime
+
+
+def pauses(guard: Mapping[str, object]) -> Pauses | None:
+    """The pauses that an instance's guard sets."""
+    found = guard.get("pauses")
+    return None if found is None else Pauses.model_validate(found)
+
+
+def paused_until(wanted: Pauses | None, last: Last | None) -> datetime | None:
+    """When the pause after the newest transmission is over, if there is one."""
+    if wanted is None or last is None:
+        return None
+    return last.at + wanted.after(chance_of(last.id))
+
+
 def room(
     usages: Sequence[Usage],
     *,
     in_flight: int,
     at_most_in_flight: int,
     throttled_until: datetime | None,
+    paused_until: datetime | None,
     quiet: Quiet,
     now: datetime,
 ) -> Room:
-    """What quiet hours, every limit, WhatsApp's own word and the number in flight allow at once."""
-    held = _held(usages, throttled_until=throttled_until, now=now)
+    """What the guard, WhatsApp's own word and the number in flight allow at once."""
+    held = _held(usages, throttled_until=throttled_until, paused_until=paused_until, now=now)
     slot = now if held.next_slot is None else held.next_slot
     over = quiet.over(slot)
     # What is free again during quiet hours waits for their end all the same.
@@ -121,14 +145,26 @@ def room(
     return Room(max(0, min([at_most_in_flight - in_flight, *free])))
 
 
-def _held(usages: Sequence[Usage], *, throttled_until: datetime | None, now: datetime) -> Room:
-    """Until when limits or WhatsApp allow nothing, if they do not now."""
-    if throttled_until is not None and throttled_until > now:
-        return Room(0, throttled_until, Cause.WHATSAPP)
-    full = [usage for usage in usages if usage.used >= usage.limit.count]
-    if not full:
+def _held(
+    usages: Sequence[Usage],
+    *,
+    throttled_until: datetime | None,
+    paused_until: datetime | None,
+    now: datetime,
+) -> Room:
+    """Until when limits, pauses or WhatsApp allow nothing, if they do not now."""
+    slots = [
+        (_opens(usage, now=now), Cause.LIMITS)
+        for usage in usages
+        if usage.used >= usage.limit.count
+    ]
+    for until, cause in ((throttled_until, Cause.WHATSAPP), (paused_until, Cause.PAUSES)):
+        if until is not None and until > now:
+            slots.append((until, cause))
+    if not slots:
         return Room(0)
-    return Room(0, max(_opens(usage, now=now) for usage in full), Cause.LIMITS)
+    slot, cause = max(slots)
+    return Room(0, slot, cause)
 
 
 def _opens(usage: Usage, *, now: datetime) -> datetime:

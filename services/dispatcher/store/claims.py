@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 from asyncpg import Record
 
-from services.dispatcher.domain.pacing import Cause, Limit, Usage
+from services.dispatcher.domain.pacing import Cause, Last, Limit, Usage
 from shared.contracts.commands import Transmission
 from shared.db.database import HotConnection
 from shared.log import get_logger
@@ -131,6 +131,24 @@ async def usages(
         instance, limit = limits[ordinal - 1]
         found.setdefault(instance, []).append(Usage(limit, used, oldest))
     return found
+
+
+async def last_transmissions(
+    connection: HotConnection, instances: Sequence[UUID]
+) -> dict[UUID, Last]:
+    """The newest transmission of each of some instances, if it has any."""
+    rows = await connection.fetch(
+        """
+        SELECT i.id, t.id, coalesce(t.settled_at, t.created_at)
+        FROM unnest($1::uuid[]) AS i (id)
+        CROSS JOIN LATERAL (
+            SELECT id, created_at, settled_at FROM dispatcher.transmissions
+            WHERE instance_id = i.id ORDER BY created_at DESC LIMIT 1
+        ) t
+        """,
+        instances,
+    )
+    return {instance: Last(id_, at) for instance, id_, at in rows}
 
 
 async def claim_due(

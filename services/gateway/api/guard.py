@@ -55,6 +55,7 @@ class Guards:
             zone = await guards.zone(tx, instance.tenant_id)
             limits = guard.limits(today=day_of(now, zone=zone))
             used = await guards.used(tx, instance.id, limits, now=now)
+            last = await guards.last(tx, instance.id)
             held_until = await guards.held_until(tx, instance.id)
         windows = {}
         for name, limit in limits.items():
@@ -69,7 +70,9 @@ class Guards:
                     per_minute=windows["perMinute"],
                     per_hour=windows["perHour"],
                     per_day=windows["perDay"],
-                    next_slot_at=next_slot(guard, used, held_until=held_until, zone=zone, now=now),
+                    next_slot_at=next_slot(
+                        guard, used, last=last, held_until=held_until, zone=zone, now=now
+                    ),
                 ),
             )
         )

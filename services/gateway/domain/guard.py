@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from shared.contracts.guard import QuietHours, WarmUp, day_of, midnight
+from shared.contracts.guard import Pauses, QuietHours, WarmUp, chance_of, day_of, midnight
 
 _MOST: Final = 1_000_000
 
@@ -19,6 +20,7 @@ class Guard(BaseModel):
     ``proxy`` is the URL by which the instance connects, sealed, since it may hold a password;
     ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it. Nothing
     goes out in ``quiet_hours``; while there is a ``warm_up``, it reduces the limit of a day.
+    There are ``pauses`` between two.
     """
 
     model_config = ConfigDict(
@@ -30,6 +32,7 @@ class Guard(BaseModel):
     per_day: int = Field(default=1000, ge=0, le=_MOST)
     quiet_hours: QuietHours | None = None
     warm_up: WarmUp | None = None
+    pauses: Pauses | None = None
     proxy: str | None = Field(default=None, repr=False)
     proxy_shown: str | None = None
     device_name: str | None = None
@@ -67,6 +70,14 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
+class Last:
+    """The newest transmission; ``ended_at`` is nothing while it is in flight."""
+
+    id: UUID
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class WindowUsage:
     """One limit: what is used of it and what remains; ``remaining`` is nothing without a limit."""
 
@@ -84,12 +95,13 @@ def next_slot(
     guard: Guard,
     used: Mapping[str, Used],
     *,
+    last: Last | None,
     held_until: datetime | None,
     zone: str,
     now: datetime,
 ) -> datetime:
-    """When the next message may go out: now, or when every full window has room again and no quiet
-    hours are.
+    """When the next message may go out: now, or when every full window has room again, the pause
+    after the ``last`` is over and no quiet hours are.
 
     ``held_until`` is what WhatsApp itself said, when it asked to slow down. ``zone`` is the
     organization's.
@@ -101,6 +113,8 @@ def next_slot(
     ]
     if held_until is not None:
         slots.append(held_until)
+    if guard.pauses is not None and last is not None:
+        slots.append((last.ended_at or now) + guard.pauses.after(chance_of(last.id)))
     slot = max([now, *slots])
     return slot if guard.quiet_hours is None else guard.quiet_hours.over(slot, zone=zone)
 

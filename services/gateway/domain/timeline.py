@@ -99,6 +99,7 @@ _ORDER: Final = {
 _CHANGED: Final = {"edit": "edited", "revoke": "revoked", "reaction": "reacted"}
 _WAITED: Final = {
     "limits": "the instance's limits held it back until then",
+    "pauses": "the instance's pauses held it back until then",
     "quiet_hours": "the instance's quiet hours held it back until then",
     "whatsapp": "WhatsApp asked the instance to slow down until then",
 }

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.gateway.domain.guard import WINDOWS, Used
+from services.gateway.domain.guard import WINDOWS, Last, Used
 from shared.db.tables.dispatcher import PacingRow, TransmissionRow
 from shared.db.tables.gateway import OrganizationRow
 
@@ -37,6 +37,18 @@ async def held_until(tx: AsyncConnection, instance_id: UUID) -> datetime | None:
         select(PacingRow.throttled_until).where(PacingRow.instance_id == instance_id)
     )
     return found.scalar_one_or_none()
+
+
+async def last(tx: AsyncConnection, instance_id: UUID) -> Last | None:
+    """The newest transmission."""
+    found = await tx.execute(
+        select(TransmissionRow.id, TransmissionRow.settled_at)
+        .where(TransmissionRow.instance_id == instance_id)
+        .order_by(TransmissionRow.created_at.desc())
+        .limit(1)
+    )
+    row = found.one_or_none()
+    return None if row is None else Last(*row)
 
 
 async def zone(tx: AsyncConnection, tenant_id: UUID) -> str:

@@ -21,7 +21,7 @@ from services.gateway.domain.proxies import checked, masked
 from services.gateway.store.instances import Instance
 from services.gateway.store.keys import InstanceKey
 from shared.contracts.events import InstanceStatusName
-from shared.contracts.guard import QuietHours, WarmUp
+from shared.contracts.guard import Pauses, QuietHours, WarmUp
 from shared.web.schemas import ApiModel, ApiView, Instant
 
 EngineName = Annotated[str, StringConstraints(min_length=1, max_length=40)]
@@ -31,7 +31,7 @@ KEY_DAYS_AT_MOST: Final = 3650
 
 _LIMITS: Final = {"per_minute", "per_hour", "per_day"}
 # What may be taken away by null.
-_WISHES: Final = {"quiet_hours", "warm_up", "proxy", "device_name"}
+_WISHES: Final = {"quiet_hours", "warm_up", "pauses", "proxy", "device_name"}
 
 
 def _printable(value: str) -> str:
@@ -231,6 +231,34 @@ class WarmUpView(ApiView):
         return cls(days=warm_up.days, start=warm_up.start, from_=warm_up.from_)
 
 
+class PausesChange(ApiModel):
+    """After each message the next waits for a while, so that one goes at a time."""
+
+    min: int = Field(ge=0, le=300, description="Seconds at least.", examples=[2])
+    max: int = Field(ge=0, le=300, description="Seconds at most.", examples=[8])
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.min > self.max:
+            raise ValueError("have a `min` above their `max`")
+        return self
+
+    def kept(self) -> Pauses:
+        """What a guard keeps of it."""
+        return Pauses(min=self.min, max=self.max)
+
+
+class PausesView(ApiView):
+    """Pauses, in seconds."""
+
+    min: int = Field(examples=[2])
+    max: int = Field(examples=[8])
+
+    @classmethod
+    def of(cls, pauses: Pauses) -> "PausesView":
+        return cls(min=pauses.min, max=pauses.max)
+
+
 class GuardChange(ApiModel):
     """What is to change; what is left out stays. A limit of zero: none. All else is taken away by
     null. A proxy and a device name count from the next connect or restart on.
@@ -241,6 +269,7 @@ class GuardChange(ApiModel):
     per_day: int | None = Field(default=None, ge=0, le=1_000_000, examples=[1000])
     quiet_hours: QuietHoursChange | None = None
     warm_up: WarmUpChange | None = None
+    pauses: PausesChange | None = None
     proxy: ProxyUrl | None = Field(
         default=None, description="By what it connects; credentials are never shown again."
     )
@@ -262,6 +291,8 @@ class GuardChange(ApiModel):
             wishes["quiet_hours"] = self.quiet_hours.kept()
         if self.warm_up is not None:
             wishes["warm_up"] = self.warm_up.kept(today=today)
+        if self.pauses is not None:
+            wishes["pauses"] = self.pauses.kept()
         return limits | wishes
 
 
@@ -292,6 +323,7 @@ class GuardView(ApiView):
     per_day: int
     quiet_hours: QuietHoursView | None
     warm_up: WarmUpView | None
+    pauses: PausesView | None
     proxy: str | None = Field(examples=["socks5://***@proxy.example.com:1080"])
     device_name: str | None = Field(examples=["Waypost"])
 
@@ -303,6 +335,7 @@ class GuardView(ApiView):
             per_day=guard.per_day,
             quiet_hours=QuietHoursView.of(guard.quiet_hours) if guard.quiet_hours else None,
             warm_up=WarmUpView.of(guard.warm_up) if guard.warm_up else None,
+            pauses=PausesView.of(guard.pauses) if guard.pauses else None,
             # Sealed or not, only what may be seen of it is shown.
             proxy=guard.proxy_shown or (None if guard.proxy is None else masked(guard.proxy)),
             device_name=guard.device_name,
