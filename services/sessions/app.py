@@ -40,6 +40,7 @@ from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Supervisor
 from services.sessions.tenures import ShardDuty
 from services.sessions.transmitter import Transmitter
+from services.sessions.typist import Typist
 from shared.contracts.commands import TransmissionOutcome
 from shared.db.tables.grants import role
 from shared.ids import new_id
@@ -158,6 +159,8 @@ def build(settings: SessionsSettings, platform: Platform) -> Service:
             takes=settings.takes,
             most=settings.media_at_once,
         ),
+        # All others leave room for what must not wait.
+        typist=Typist(clock=clock, most=max(1, settings.in_flight // 4)),
         clock=clock,
         metrics=metrics,
         deadline=timedelta(seconds=settings.transmit_deadline),

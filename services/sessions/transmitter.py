@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, Self
@@ -26,6 +26,7 @@ from services.sessions.reports import REPORT, Reports, settlement
 from services.sessions.store import handovers
 from services.sessions.store.fence import Fence
 from services.sessions.supervisor import Session
+from services.sessions.typist import Typist
 from shared.clock import Clock
 from shared.contracts.capabilities import needed_to_say
 from shared.contracts.commands import (
@@ -78,6 +79,7 @@ class Transmitter:
         sessions: Sessions,
         reports: Reports,
         attachments: Attachments,
+        typist: Typist,
         clock: Clock,
         metrics: SessionsMetrics,
         deadline: timedelta,
@@ -92,6 +94,7 @@ class Transmitter:
         self._clock = clock
         self._reports = reports
         self._attachments = attachments
+        self._typist = typist
         self._metrics = metrics
         self._deadline = deadline.total_seconds()
         self._media_deadline = media_deadline.total_seconds()
@@ -99,7 +102,7 @@ class Transmitter:
         self._most = most
         self._in_flight: dict[UUID, Lease] = {}
         self._tasks: dict[asyncio.Task[None], tuple[Lease, UUID]] = {}
-        # Until when files may be waited for, of what has not been given to an engine.
+        # Until when files and typing may be waited for, of what has not been given to an engine.
         self._bringing: dict[asyncio.Timeout, Lease] = {}
         self._put_down: set[Lease] = set()
         self._room = asyncio.Event()
@@ -166,7 +169,8 @@ class Transmitter:
     async def drain(self, lease: Lease, *, cut_off: asyncio.Event) -> None:
         """Wait, but not for ever, until nothing of a shard is in flight; then cut off the rest.
 
-        What still waits for its file was certainly not sent, and says so while it may be said.
+        What still waits for its file was certainly not sent, and says so while it may be said; what
+        waits for its typing goes at once.
         """
         for timeout, held in self._bringing.items():
             if held == lease and not timeout.expired():
@@ -231,6 +235,7 @@ class Transmitter:
                 attachment = await self._brought(stack, lease, transmission)
             except PlatformError as error:
                 return verdict(error)
+            await self._type(session, lease, transmission)
             await stack.enter_async_context(session.window)
             # Directly before the engine: a process that was paused may have lost the shard.
             if not self._leases.holds(lease):
@@ -260,6 +265,16 @@ class Transmitter:
         except Exception as error:
             log.exception("attachment_failed")
             raise Retryable("The file of the message could not be brought.") from error
+
+    async def _type(self, session: Session, lease: Lease, transmission: Transmission) -> None:
+        """Let the chat see that somebody types, if that is wanted, outside of the engine's window.
+
+        When a shard is put down that is cut short, and the text goes at once.
+        """
+        if self._leases.holds(lease) and self._typist.wanted(session, transmission):
+            with suppress(TimeoutError):
+                async with self._in_time(lease):
+                    await self._typist.type(session, transmission)
 
     @asynccontextmanager
     async def _in_time(self, lease: Lease) -> AsyncIterator[None]:

@@ -58,7 +58,12 @@ async def test_a_linked_device_starts_with_limits_that_spare_its_number(gateway:
     guard = (await ada.get(f"/api/instances/{instance}/guard")).data
     assert (guard["perMinute"], guard["perHour"], guard["perDay"]) == (20, 200, 1000)
     assert (guard["proxy"], guard["deviceName"]) == (None, None)
-    assert await stored(gateway, instance) == {"perMinute": 20, "perHour": 200, "perDay": 1000}
+    assert await stored(gateway, instance) == {
+        "perMinute": 20,
+        "perHour": 200,
+        "perDay": 1000,
+        "typing": False,
+    }
 
 
 async def test_a_proxy_is_kept_sealed_and_shown_without_its_credentials(gateway: Gateway) -> None:
@@ -87,6 +92,7 @@ async def test_a_proxy_is_kept_sealed_and_shown_without_its_credentials(gateway:
         "perMinute": 5,
         "perHour": 200,
         "perDay": 1000,
+        "typing": False,
         "deviceName": "Shop",
     }
 
@@ -295,3 +301,14 @@ async def test_pauses_are_told_with_the_slot_after_the_last_one(gateway: Gateway
     assert shown["usage"]["nextSlotAt"][:19] == expected.isoformat()[:19]
     assert (await put(ada, instance, pauses=None)).data["pauses"] is None
     assert "pauses" not in await stored(gateway, instance)
+
+
+async def test_typing_is_turned_on_and_off(gateway: Gateway) -> None:
+    ada, _ = await gateway.register()
+    instance = await an_instance(ada)
+    assert (await put(ada, instance, typing=True)).data["typing"] is True
+    assert (await put(ada, instance, perMinute=1)).data["typing"] is True
+    assert (await stored(gateway, instance))["typing"] is True
+    assert (await put(ada, instance, typing="yes")).status == 422
+    assert (await put(ada, instance, typing=None)).data["typing"] is False
+    assert (await ada.get(f"/api/instances/{instance}/guard")).data["typing"] is False

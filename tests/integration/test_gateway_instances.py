@@ -282,6 +282,7 @@ async def test_limits_are_changed_and_their_use_is_told(gateway: Gateway) -> Non
         "quietHours": None,
         "warmUp": None,
         "pauses": None,
+        "typing": False,
         "proxy": None,
         "deviceName": None,
     }

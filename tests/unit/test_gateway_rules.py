@@ -107,6 +107,7 @@ def test_the_sandbox_has_no_limits_and_others_have_the_contracts() -> None:
         "perMinute": 20,
         "perHour": 200,
         "perDay": 1000,
+        "typing": False,
     }
 
 

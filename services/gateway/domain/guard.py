@@ -20,7 +20,7 @@ class Guard(BaseModel):
     ``proxy`` is the URL by which the instance connects, sealed, since it may hold a password;
     ``proxy_shown`` is what may be seen of it. ``device_name`` is what the phone calls it. Nothing
     goes out in ``quiet_hours``; while there is a ``warm_up``, it reduces the limit of a day.
-    There are ``pauses`` between two.
+    There are ``pauses`` between two, and ``typing`` is shown before a text.
     """
 
     model_config = ConfigDict(
@@ -33,6 +33,7 @@ class Guard(BaseModel):
     quiet_hours: QuietHours | None = None
     warm_up: WarmUp | None = None
     pauses: Pauses | None = None
+    typing: bool = False
     proxy: str | None = Field(default=None, repr=False)
     proxy_shown: str | None = None
     device_name: str | None = None

@@ -13,7 +13,8 @@ from services.sessions.domain.lifecycle import ACTIVE, ENDS, State
 class Instance:
     """What the tenant wants. ``wanted`` is false for one that is disconnected or deleted.
 
-    ``proxy`` is the URL of one of the tenant's own, with its password.
+    ``proxy`` is the URL of one of the tenant's own, with its password. ``typing`` is whether a chat
+    is shown that the account types before it gets a text.
     """
 
     id: UUID
@@ -27,6 +28,7 @@ class Instance:
     updated_at: datetime
     proxy: str | None = None
     device_name: str | None = None
+    typing: bool = False
 
     @property
     def unconfirmed_after(self) -> float | None:

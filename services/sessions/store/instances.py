@@ -14,6 +14,7 @@ _COLUMNS = """
     i.id, i.tenant_id, i.shard, i.engine, i.phone_number, i.settings,
     i.connected AND i.deleted_at IS NULL AS wanted, i.deleted_at IS NOT NULL AS deleted,
     i.updated_at, i.guard ->> 'proxy' AS proxy, i.guard ->> 'deviceName' AS device_name,
+    coalesce((i.guard ->> 'typing')::boolean, false) AS typing,
     st.status, st.since, st.version, st.phone_number AS own_number, st.device_info, st.last_error,
     st.qr_code, st.qr_expires_at
 """
@@ -61,6 +62,7 @@ def _pair(row: Record) -> tuple[Instance, State | None]:
         updated_at=row["updated_at"],
         proxy=row["proxy"],
         device_name=row["device_name"],
+        typing=row["typing"],
     )
     if row["status"] is None:
         return instance, None

@@ -190,10 +190,10 @@ class InstanceRow(Base):
     ``connected`` is what the tenant wants; what is so stands in ``sessions.session_states``.
     Secrets among the ``settings`` are sealed.
     ``guard`` holds the limits that protect the number and its recipients: ``perMinute``,
-    ``perHour``, ``perDay``, zero meaning no limit; and, if any, what is in
-    ``shared/contracts/guard.py``. ``proxy`` and ``deviceName`` there, if any, are how the instance
-    connects and what the phone calls it. What ``held`` has to send waits, because its organization
-    is suspended.
+    ``perHour``, ``perDay``, zero meaning no limit; and, if any, the ``quietHours``, ``warmUp`` and
+    ``pauses`` of ``shared/contracts/guard.py``. ``typing`` is whether chats are shown that a text
+    is typed; ``proxy`` and ``deviceName``, if any, are how the instance connects and what the phone
+    calls it. What ``held`` has to send waits, because its organization is suspended.
     """
 
     __tablename__ = "instances"

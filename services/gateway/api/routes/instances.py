@@ -257,7 +257,7 @@ def _guards(guards: Guards) -> Sequence[Route]:
             path=f"{_ONE}/guard",
             handler=guards.change,
             audited="instance.guard_changed",
-            summary="Change an instance's limits, its proxy or its device name",
+            summary="Change an instance's limits, its pace, its proxy or its device name",
             tag=_TAG,
             permission=Needs.MANAGE_CLIENTS,
             request=GuardChange,

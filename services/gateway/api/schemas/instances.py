@@ -270,6 +270,11 @@ class GuardChange(ApiModel):
     quiet_hours: QuietHoursChange | None = None
     warm_up: WarmUpChange | None = None
     pauses: PausesChange | None = None
+    typing: bool | None = Field(
+        default=None,
+        description="Whether a chat is shown for a moment that a text is being typed.",
+        examples=[True],
+    )
     proxy: ProxyUrl | None = Field(
         default=None, description="By what it connects; credentials are never shown again."
     )
@@ -293,6 +298,8 @@ class GuardChange(ApiModel):
             wishes["warm_up"] = self.warm_up.kept(today=today)
         if self.pauses is not None:
             wishes["pauses"] = self.pauses.kept()
+        if "typing" in self.model_fields_set:
+            wishes["typing"] = bool(self.typing)
         return limits | wishes
 
 
@@ -324,6 +331,7 @@ class GuardView(ApiView):
     quiet_hours: QuietHoursView | None
     warm_up: WarmUpView | None
     pauses: PausesView | None
+    typing: bool
     proxy: str | None = Field(examples=["socks5://***@proxy.example.com:1080"])
     device_name: str | None = Field(examples=["Waypost"])
 
@@ -336,6 +344,7 @@ class GuardView(ApiView):
             quiet_hours=QuietHoursView.of(guard.quiet_hours) if guard.quiet_hours else None,
             warm_up=WarmUpView.of(guard.warm_up) if guard.warm_up else None,
             pauses=PausesView.of(guard.pauses) if guard.pauses else None,
+            typing=guard.typing,
             # Sealed or not, only what may be seen of it is shown.
             proxy=guard.proxy_shown or (None if guard.proxy is None else masked(guard.proxy)),
             device_name=guard.device_name,
