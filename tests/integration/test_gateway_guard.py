@@ -10,8 +10,6 @@ from prometheus_client import CollectorRegistry
 
 from services.gateway.loops.forgetting import Forget
 from services.gateway.metrics import GatewayMetrics
-
-
 from shared.ids import new_id
 from shared.security.sealing import open_text, proxy_place
 from tests.support.builders import an_instance as a_row
