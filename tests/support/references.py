@@ -42,6 +42,8 @@ WORDS: Final = {
     "password", "phoneNumber", "phones", "plan", "pushName", "question", "queue",
     "refreshToken", "resourceType", "search", "settings", "sha256", "status", "sticker",
     "suspendedReason", "text", "timezone", "token", "type", "types", "url", "video", "voice",
+    # Times of day, and where.
+    "quietHours.from", "quietHours.to", "quietHours.timeZone",
     # Names that WhatsApp gave, to what is nobody's here.
     "group", "pollId", "content.replyTo", "replyToSender", "mentions",
     # What Meta says: whose it is is for a signature to prove, which no caller here can make.
