@@ -122,7 +122,9 @@ class Sending:
 
     async def text(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, NewText, self._limits)
-        return await self.accept(request, request[PRINCIPAL], body)
+        return await self.send(
+            request, body, lambda by: self._contents.text(by, body, body.message)
+        )
 
     async def location(self, request: web.Request) -> web.StreamResponse:
         body = await read_model(request, NewLocation, self._limits)
@@ -143,23 +145,13 @@ class Sending:
             request, body, lambda by: self._contents.reaction(by, body, guessing=guessing)
         )
 
-    async def accept(
-        self, request: web.Request, principal: Principal, body: NewText
-    ) -> web.StreamResponse:
-        """Answer once the text is committed, or as the first time if it was accepted before."""
-        sender = await self.sender(principal, body)
-        return await self.say(
-            request,
-            principal,
-            sender,
-            body,
-            lambda by: self._contents.text(by, body, body.message),
-        )
-
     async def send(
         self, request: web.Request, body: Sent, say: Say, *, said: BaseModel | None = None
     ) -> web.StreamResponse:
-        """The same for a message of any kind, by the instance that ``body`` names."""
+        """Answer once what is said is committed, or as the first time if it was accepted before.
+
+        By the instance that ``body`` names.
+        """
         principal = request[PRINCIPAL]
         sender = await self.sender(principal, body)
         return await self.say(request, principal, sender, body, say, said=said)
